@@ -1,0 +1,72 @@
+"""Run the reference workload: ``python -m examples.bert`` from the root of the repository.
+
+It needs the extra: ``pip install 'impactsdk[bert]'``. Progress goes to stderr, reports and the table to stdout. Status 0:
+done; 2: it cannot start, with a sentence that says why; 130: interrupted, with the table so far.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import impactsdk
+from impactsdk import measured
+
+from .arguments import Options, parse
+from .checkpoint import ModelError, resolve
+from .data import DataError, Dataset, load
+from .record import WHOLE, Record
+from .report import report
+
+_ENVIRONMENT = {
+    # tf.keras would be Keras 3, whose optimizers and callbacks do not fit the models of transformers.
+    "TF_USE_LEGACY_KERAS": "1",
+    # Without these, some thirty lines about CPU features, missing GPUs and deprecations precede the first epoch.
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the command line, run the phases, print the table; returns the exit status."""
+    options = parse(argv)
+    impactsdk.configure(service_name="bert-example")
+    record = Record()
+    status = 0
+    try:
+        data = load(options.data, seed=options.seed, limit=options.limit)
+        source = resolve(options.model) if options.model else None
+        for note in data.notes:
+            print(f"note: {note}", file=sys.stderr)
+        _run(options, data, source, record=record)
+    except (DataError, ModelError) as error:
+        return _refuse(str(error))
+    except ImportError as error:
+        return _refuse(f"{error}; the example needs its extra: pip install 'impactsdk[bert]'")
+    except KeyboardInterrupt:
+        print("\ninterrupted; the table covers what has run", file=sys.stderr)
+        status = 130
+    print(f"\n{report(record.measurements(), record.results)}")
+    if options.synthetic:
+        print("The sentences are synthetic: accuracy is in-distribution and says nothing about sentiment in general.")
+    return status
+
+
+def _run(options: Options, data: Dataset, source: str | None, *, record: Record) -> None:
+    with record.block(WHOLE, "bert"):
+        with measured("bert.import"):
+            os.environ.update(_ENVIRONMENT)
+            from . import workload
+        workload.run(options, data, source, record=record)
+
+
+def _refuse(sentence: str) -> int:
+    print(f"examples.bert: {sentence}", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

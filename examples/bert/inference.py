@@ -1,0 +1,89 @@
+"""The two phases that only read weights: evaluation against known labels, and inference from text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+from sklearn.metrics import classification_report
+from transformers import BertTokenizerFast
+
+from impactsdk import measured
+
+from .model import Arrays, encode
+from .record import TRACING, Record
+from .training import batches
+
+
+class Predictor:
+    """Class probabilities from token ids, as one graph without dropout."""
+
+    def __init__(self, model: tf_keras.Model, *, length: int) -> None:
+        self._length = length
+        spec = tf.TensorSpec((None, length), tf.int32)
+
+        @tf.function(input_signature=[{"input_ids": spec, "attention_mask": spec}])
+        def probabilities(batch: dict[str, tf.Tensor]) -> tf.Tensor:
+            return tf.nn.softmax(model(batch, training=False).logits)
+
+        self.probabilities = probabilities
+
+    def trace(self, size: int, *, record: Record) -> None:
+        """Build and optimise the graph."""
+        with record.block(TRACING, "bert.predict.trace"):
+            zeros = tf.zeros((size, self._length), tf.int32)
+            self.probabilities({"input_ids": zeros, "attention_mask": zeros})
+
+
+def evaluate(
+    predictor: Predictor,
+    arrays: Arrays,
+    *,
+    labels: Sequence[str],
+    split: str,
+    batch_size: int,
+    record: Record,
+    epoch: int | None = None,
+) -> dict[str, Any]:
+    """Predict encoded sentences and compare with their labels; returns scikit-learn's report, as text under ``text``."""
+    attributes = {"split": split} if epoch is None else {"split": split, "epoch": epoch}
+    with record.block("evaluate", "bert.evaluate", attributes=attributes) as span:
+        guesses = []
+        for batch in batches({name: arrays[name] for name in ("input_ids", "attention_mask")}, batch_size):
+            with measured("bert.evaluate.step", span=False, unit="sentence") as region:
+                guesses.append(predictor.probabilities(batch).numpy().argmax(axis=1))
+                region.add_units(len(guesses[-1]))
+            span.add_units(len(guesses[-1]))
+        # Every label is named, for a small file may not show all; a label that is never guessed has precision 0.
+        comparison = {"labels": range(len(labels)), "target_names": list(labels), "zero_division": 0}
+        guessed = np.concatenate(guesses)
+        report: dict[str, Any] = classification_report(arrays["labels"], guessed, output_dict=True, **comparison)
+        report["accuracy"] = float((arrays["labels"] == guessed).mean())
+        report["text"] = classification_report(arrays["labels"], guessed, digits=3, **comparison)
+    return report
+
+
+def infer(
+    predictor: Predictor,
+    tokenizer: BertTokenizerFast,
+    sentences: Sequence[str],
+    *,
+    labels: Sequence[str],
+    length: int,
+    batch_size: int,
+    record: Record,
+) -> list[tuple[str, float]]:
+    """Label sentences as a service would, from text to the label with its probability, batch by batch."""
+    answers: list[tuple[str, float]] = []
+    with record.block("infer", "bert.infer") as span:
+        for start in range(0, len(sentences), batch_size):
+            with measured("bert.infer.step", span=False, unit="sentence") as region:
+                texts = sentences[start : start + batch_size]
+                probabilities = predictor.probabilities(encode(tokenizer, texts, length=length)).numpy()
+                answers += [(labels[row.argmax()], float(row.max())) for row in probabilities]
+                region.add_units(len(texts))
+            span.add_units(len(texts))
+    return answers

@@ -1,0 +1,108 @@
+"""The tokenizer and the two models: a masked language model to pre-train, and the classifier that takes over its encoder."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+import tf_keras  # noqa: F401  # without it transformers fails with a sentence about Keras 3 instead of an ImportError
+from tokenizers import BertWordPieceTokenizer
+from transformers import BertConfig, BertTokenizerFast, TFBertForMaskedLM, TFBertForSequenceClassification
+
+from impactsdk import measured
+
+from .checkpoint import ModelError
+
+# Layers, width, attention heads: the compact models of Turc et al. (2019), arXiv:1908.08962, and BERT-base.
+SHAPES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "base": (12, 768, 12)}
+VOCABULARY_SIZE = 8192
+LONGEST = 128
+
+Arrays = dict[str, np.ndarray]
+
+
+@measured("bert.vocabulary")
+def train_tokenizer(sentences: Sequence[str]) -> BertTokenizerFast:
+    """Learn a WordPiece vocabulary from the sentences."""
+    pieces = BertWordPieceTokenizer(lowercase=True)
+    pieces.train_from_iterator(sentences, vocab_size=VOCABULARY_SIZE, min_frequency=2, show_progress=False)
+    with tempfile.TemporaryDirectory() as folder:
+        pieces.save_model(folder)
+        return BertTokenizerFast(vocab_file=str(Path(folder) / "vocab.txt"), do_lower_case=True)
+
+
+def load_tokenizer(source: str) -> BertTokenizerFast:
+    """Read the tokenizer that belongs to a checkpoint."""
+    try:
+        return BertTokenizerFast.from_pretrained(source)
+    # TypeError and AttributeError are what transformers raises for a file that is missing or not as it should be.
+    except (OSError, TypeError, AttributeError, ValueError) as error:
+        raise ModelError(f"{source}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+
+
+def longest(tokenizer: BertTokenizerFast, sentences: Sequence[str]) -> int:
+    """The most tokens that a sentence needs, markers included; at least 8 and at most ``LONGEST``."""
+    needed = max(len(ids) for ids in tokenizer(list(sentences), verbose=False)["input_ids"])
+    return min(max(needed, 8), LONGEST)
+
+
+def encode(tokenizer: BertTokenizerFast, sentences: Sequence[str], *, length: int) -> Arrays:
+    """Token ids and attention mask, shape (sentences, length), int32; longer sentences are cut, shorter ones padded."""
+    found = tokenizer(list(sentences), padding="max_length", truncation=True, max_length=length, return_tensors="np")
+    return {name: found[name].astype(np.int32) for name in ("input_ids", "attention_mask")}
+
+
+def configuration(size: str, *, vocabulary: int, length: int) -> BertConfig:
+    """The shape of a model from scratch."""
+    layers, width, heads = SHAPES[size]
+    return BertConfig(
+        vocab_size=vocabulary,
+        num_hidden_layers=layers,
+        hidden_size=width,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        max_position_embeddings=max(length, LONGEST),
+    )
+
+
+@measured("bert.model")
+def build(kind: type, *, source: str | None, config: BertConfig | None, labels: Sequence[str] = ()) -> tf.keras.Model:
+    """A model of ``kind``, from the checkpoint ``source`` or else from scratch with ``config``."""
+    named: dict[str, object] = {}
+    if labels:
+        numbers = {name: number for number, name in enumerate(labels)}
+        named = {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": numbers}
+    if source is None:
+        assert config is not None
+        config.update(named)
+        model = kind(config)
+        model({"input_ids": tf.zeros((1, 8), tf.int32)})  # creates the weights
+        return model
+    try:
+        # A head for another number of labels is replaced by a new one.
+        return kind.from_pretrained(source, ignore_mismatched_sizes=True, **named)
+    except (OSError, TypeError, ValueError, KeyError) as error:
+        raise ModelError(f"{source}: the weights cannot be loaded: {_first_line(error)}") from error
+
+
+def masked_language_model(*, source: str | None, config: BertConfig | None) -> TFBertForMaskedLM:
+    """The model to pre-train."""
+    return build(TFBertForMaskedLM, source=source, config=config)
+
+
+def classifier(*, source: str | None, config: BertConfig | None, labels: Sequence[str]) -> TFBertForSequenceClassification:
+    """The model to fine-tune."""
+    return build(TFBertForSequenceClassification, source=source, config=config, labels=labels)
+
+
+def take_over(encoder: TFBertForMaskedLM, target: TFBertForSequenceClassification) -> None:
+    """Copy embeddings and encoder; the pooler and the head stay as they are, for pre-training does not know them."""
+    for part in ("embeddings", "encoder"):
+        getattr(target.bert, part).set_weights(getattr(encoder.bert, part).get_weights())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

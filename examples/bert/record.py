@@ -1,0 +1,35 @@
+"""What the run has measured so far, phase by phase; complete at any moment, so that an interrupted run has its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from impactsdk import measured
+
+TRACING = "tracing"
+WHOLE = "whole run"
+
+
+class Record:
+    """The blocks of each phase and what the phase achieved.
+
+    Blocks of one phase never lie inside each other, so that their inclusive energies may be added. That is why the
+    per-epoch evaluation, which runs inside the span of fine-tuning, counts as evaluation only.
+    """
+
+    def __init__(self) -> None:
+        self._blocks: dict[str, list[Any]] = {}
+        self.results: dict[str, str] = {}
+
+    @contextmanager
+    def block(self, phase: str, name: str, *, attributes: dict[str, Any] | None = None) -> Iterator[Any]:
+        """Measure a block as a span called ``name`` whose units are sentences, and count it to ``phase``."""
+        with measured(name, unit="sentence", attributes=attributes) as region:
+            self._blocks.setdefault(phase, []).append(region)
+            yield region
+
+    def measurements(self) -> dict[str, list[Any]]:
+        """The finished measurements of each phase; waits until the devices have covered the last one."""
+        return {phase: [block.result() for block in blocks] for phase, blocks in self._blocks.items()}

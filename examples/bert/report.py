@@ -1,0 +1,137 @@
+"""The point of the example: what a sentence costs in each phase, and how that is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .record import TRACING, WHOLE
+
+TITLES = {
+    "pretrain": "pre-training",
+    "finetune": "fine-tuning",
+    "evaluate": "evaluation",
+    "infer": "inference",
+    TRACING: TRACING,
+    WHOLE: WHOLE,
+}
+UNKNOWN = "unknown"
+_HEADER = ("phase", "joules", "watts", "seconds", "sentences", "J/sentence", "how", "result")
+# Weakest last: of several blocks, the sum is only as good as the weakest.
+_NATURES = ("measured", "calculated", "estimated", "forecast")
+_QUALITIES = ("measured", "interpolated", "bounded", "estimated", "partial", "absent")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The blocks of one phase added up; ``None`` where a number is unknown, or where there is nothing to count."""
+
+    phase: str
+    energy_j: float | None
+    low_j: float | None
+    high_j: float | None
+    duration_s: float
+    sentences: float | None
+    how: str
+    result: str = ""
+
+    @property
+    def power_w(self) -> float | None:
+        """Mean power over the blocks."""
+        return None if self.energy_j is None or self.duration_s <= 0 else self.energy_j / self.duration_s
+
+    @property
+    def per_sentence_j(self) -> float | None:
+        """Joules per sentence."""
+        return None if self.energy_j is None or not self.sentences else self.energy_j / self.sentences
+
+
+def row(phase: str, blocks: Sequence[Any], *, result: str = "") -> Row:
+    """Add the measurements of a phase's blocks; one unknown energy makes the sum unknown."""
+    return Row(
+        phase=phase,
+        energy_j=_sum([block.energy_j for block in blocks]),
+        low_j=_sum([block.energy_low_j for block in blocks]),
+        high_j=_sum([block.energy_high_j for block in blocks]),
+        duration_s=sum(block.duration_s for block in blocks),
+        sentences=None if phase in (TRACING, WHOLE) else _sum([block.units for block in blocks]),
+        how=_how(blocks),
+        result=result,
+    )
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as aligned text."""
+    lines = [_HEADER]
+    for each in rows:
+        counts = each.phase not in (TRACING, WHOLE)
+        lines.append(
+            (
+                TITLES.get(each.phase, each.phase),
+                _number(each.energy_j, 1),
+                _number(each.power_w, 1),
+                _number(each.duration_s, 2),
+                _number(each.sentences, 0) if counts else "",
+                _number(each.per_sentence_j, 4) if counts else "",
+                each.how,
+                each.result,
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
+    align = [str.ljust, *[str.rjust] * 5, str.ljust, str.ljust]
+    return "\n".join(
+        "  ".join(map(lambda place, cell, width: place(cell, width), align, line, widths)).rstrip() for line in lines
+    )
+
+
+def report(measurements: Mapping[str, Sequence[Any]], results: Mapping[str, str]) -> str:
+    """The table of all phases that ran, the ratio between them, and how the numbers were obtained."""
+    rows = [row(phase, measurements[phase], result=results.get(phase, "")) for phase in TITLES if measurements.get(phase)]
+    parts = [table(rows)] if rows else ["no phase has run"]
+    if ratio := _ratio(rows):
+        parts.append(ratio)
+    if rows:
+        parts.append(_obtained(rows[-1], [block for blocks in measurements.values() for block in blocks]))
+    return "\n".join(parts)
+
+
+def _ratio(rows: Sequence[Row]) -> str | None:
+    costs = {each.phase: each.per_sentence_j for each in rows}
+    base = costs.pop("infer", None)
+    if not base:
+        return None
+    others = [f"{TITLES[phase]} {cost / base:.1f}" for phase, cost in costs.items() if cost is not None]
+    return f"A sentence in multiples of one of inference: {', '.join(others)}." if others else None
+
+
+def _obtained(last: Row, blocks: Sequence[Any]) -> str:
+    methods = " + ".join(dict.fromkeys(block.method for block in blocks if block.method))
+    if not methods:
+        return "Energy: unknown, for no device answered; `python -m impactsdk doctor` says why."
+    between = ""
+    if last.low_j is not None and last.high_j is not None:
+        between = f" The true value of the {TITLES[last.phase]} row is between {last.low_j:,.1f} and {last.high_j:,.1f} J."
+    boundaries = ", ".join(dict.fromkeys(str(block.boundary) for block in blocks))
+    return (
+        f"Energy: {methods} ({last.how}), boundary {boundaries}.{between}\n"
+        "Tracing builds TensorFlow's graphs once per run and is kept apart from the phases; inference includes tokenising; "
+        "the whole run includes imports and loading."
+    )
+
+
+def _how(blocks: Sequence[Any]) -> str:
+    if not blocks or any(block.nature is None for block in blocks):
+        return UNKNOWN
+    nature = max((block.nature for block in blocks), key=_NATURES.index)
+    quality = max((block.quality for block in blocks), key=_QUALITIES.index)
+    return nature if nature == quality else f"{nature}, {quality}"
+
+
+def _sum(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) if known and len(known) == len(values) else None
+
+
+def _number(value: float | None, digits: int) -> str:
+    return UNKNOWN if value is None else f"{value:,.{digits}f}"

@@ -1,0 +1,95 @@
+"""The run: prepare sentences and models once, then the phases that were asked for, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tf_keras
+
+from impactsdk import measured
+
+from . import inference, model, training
+from .arguments import Options
+from .checkpoint import ModelError
+from .data import Dataset, Row
+from .progress import say
+from .record import Record
+
+FROM_SCRATCH, FROM_CHECKPOINT = 5e-4, 3e-5  # learning rates
+
+
+def run(options: Options, data: Dataset, source: str | None, *, record: Record) -> None:
+    """Run the phases; what they cost and achieved goes to ``record``, reports and examples to stdout.
+
+    Args:
+        options: The command line.
+        data: The sentences.
+        source: A folder or hub id of a checkpoint; ``None``: a model from scratch.
+        record: Filled as the run proceeds.
+    """
+    tf_keras.utils.set_random_seed(options.seed)
+    training_sentences = [row.sentence for row in data.train]
+    tokenizer = model.load_tokenizer(source) if source else model.train_tokenizer(training_sentences)
+    length = options.max_length or model.longest(tokenizer, training_sentences)
+    config = None if source else model.configuration(options.size, vocabulary=len(tokenizer), length=length)
+    rate = options.learning_rate or (FROM_CHECKPOINT if source else FROM_SCRATCH)
+    classifier = model.classifier(source=source, config=config, labels=data.labels)
+    if length > classifier.config.max_position_embeddings:
+        raise ModelError(f"--max-length {length}: expected at most {classifier.config.max_position_embeddings} with this model")
+    origin = source or f"{options.size} from scratch"
+    say(f"model: {origin}, {classifier.count_params():,} parameters, {length} tokens per sentence")
+    say(f"data: {len(data.train)}/{len(data.dev)}/{len(data.test)} sentences, {len(data.labels)} labels")
+
+    @measured("bert.encode", unit="sentence", count=lambda arrays: len(arrays["input_ids"]))
+    def encoded(rows: Sequence[Row]) -> model.Arrays:
+        arrays = model.encode(tokenizer, [row.sentence for row in rows], length=length)
+        labels = data.ids(rows)
+        return {**arrays, "labels": np.array(labels, np.int32)} if labels else arrays
+
+    train = encoded(data.train) if {"pretrain", "finetune"} & set(options.phases) else {}
+    if "pretrain" in options.phases:
+        teacher = model.masked_language_model(source=source, config=config)
+        training.pretrain(teacher, tokenizer, train, options=options, learning_rate=rate, record=record)
+        model.take_over(teacher, classifier)
+        del teacher
+
+    predictor = inference.Predictor(classifier, length=length)
+    if {"evaluate", "infer"} & set(options.phases):
+        predictor.trace(options.batch_size, record=record)
+
+    dev = encoded(data.dev) if "evaluate" in options.phases else {}
+
+    def evaluated(split: str, arrays: model.Arrays, epoch: int | None = None) -> dict[str, Any]:
+        return inference.evaluate(
+            predictor, arrays, labels=data.labels, split=split, batch_size=options.batch_size, record=record, epoch=epoch
+        )
+
+    def after_epoch(epoch: int) -> str:
+        if not dev:
+            return ""
+        report = evaluated("dev", dev, epoch)
+        record.results["evaluate"] = f"dev accuracy {report['accuracy']:.3f}"
+        return f"  dev accuracy {report['accuracy']:.3f}  macro F1 {report['macro avg']['f1-score']:.3f}"
+
+    if "finetune" in options.phases:
+        training.finetune(classifier, train, options=options, learning_rate=rate, record=record, after_epoch=after_epoch)
+    if "evaluate" in options.phases:
+        labelled = data.test[0].label is not None
+        split = "test" if labelled else "dev"
+        report = evaluated(split, encoded(data.test) if labelled else dev)
+        record.results["evaluate"] = f"{split} accuracy {report['accuracy']:.3f}"
+        print(f"\nclassification report, {split}\n{report['text']}", flush=True)
+    if "infer" in options.phases:
+        texts = [row.sentence for row in data.test]
+        answers = inference.infer(
+            predictor, tokenizer, texts, labels=data.labels, length=length, batch_size=options.batch_size, record=record
+        )
+        print("inference, the first three sentences")
+        for (label, probability), text in zip(answers[:3], texts, strict=False):
+            print(f"  {label} ({probability:.2f})  {text}", flush=True)
+    if options.save:
+        classifier.save_pretrained(options.save, safe_serialization=True)
+        tokenizer.save_pretrained(options.save)
+        say(f"saved the classifier in {options.save}")

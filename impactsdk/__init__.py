@@ -1,0 +1,48 @@
+"""What each function, block, epoch, step or request of your own code costs: joules on OpenTelemetry spans."""
+
+from impactsdk.errors import (
+    ConfigurationError,
+    DegradedWarning,
+    ImpactError,
+    RegionError,
+    SettleTimeoutError,
+    SourceError,
+    SourceFailedError,
+    SourceUnavailableError,
+)
+from impactsdk.measured import current, measured, track
+from impactsdk.meter import Meter, configure, flush, shutdown
+from impactsdk.model import Channel, Energy, Impact, Measurement, Operation, Reading, Totals
+from impactsdk.protocols import Clock, EnergySource, FactorProvider
+from impactsdk.region import Region
+from impactsdk.settings import Settings
+
+__all__ = [
+    "Channel",
+    "Clock",
+    "ConfigurationError",
+    "DegradedWarning",
+    "Energy",
+    "EnergySource",
+    "FactorProvider",
+    "Impact",
+    "ImpactError",
+    "Measurement",
+    "Meter",
+    "Operation",
+    "Reading",
+    "Region",
+    "RegionError",
+    "SettleTimeoutError",
+    "Settings",
+    "SourceError",
+    "SourceFailedError",
+    "SourceUnavailableError",
+    "Totals",
+    "configure",
+    "current",
+    "flush",
+    "measured",
+    "shutdown",
+    "track",
+]

@@ -1,0 +1,203 @@
+"""The books of a session: one tally per name, and what the ledger's numbers mean as measurements and totals."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from impactsdk.energy.curve import Curve
+from impactsdk.energy.ledger import Ledger, Tally
+from impactsdk.energy.sampler import Probe
+from impactsdk.export.metrics import Snapshot
+from impactsdk.impact import impact_of
+from impactsdk.model import Measurement, Nature, Operation, Quality, Totals
+from impactsdk.region import Region
+from impactsdk.settings import Settings
+
+__all__ = ["Accounts"]
+
+_MOST_NAMES = 2_000
+OTHER_NAMES = "(other names)"
+_WEAKEST: tuple[Nature, ...] = ("measured", "calculated", "estimated", "forecast")
+_ATTRIBUTION = {"exclusive": "exclusive", "cpu_time": "cpu_time_share", "board": "time_share"}
+_UNKNOWN_TICK_NS = 100_000_000
+
+
+class Accounts:
+    """Tallies by name, and the words around the numbers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.Lock()
+        self.tallies: dict[str, Tally] = {}
+        self.curves: Sequence[Curve] = ()
+
+    def tally(self, name: str, unit: str | None, complain: Callable[[str, str], None]) -> Tally:
+        """The account of ``name``, made when it is new. A name keeps its first unit; names beyond a limit share an account."""
+        with self._lock:
+            tally = self.tallies.get(name)
+            if tally is None and len(self.tallies) >= _MOST_NAMES:
+                complain(
+                    "names",
+                    f"more than {_MOST_NAMES} different names are measured; the totals of further ones are kept together as "
+                    f"{OTHER_NAMES!r}. Use one name per kind of work and put what differs into attributes",
+                )
+                tally = self.tallies.setdefault(OTHER_NAMES, Tally(OTHER_NAMES, None))
+            elif tally is None:
+                tally = self.tallies[name] = Tally(name, unit)
+            elif unit is not None and tally.unit is None:
+                tally.unit = unit
+            elif unit is not None and unit != tally.unit and tally.name != OTHER_NAMES:
+                complain(
+                    f"unit:{name}", f"{name!r} is counted in {tally.unit!r} and in {unit!r}; its total keeps {tally.unit!r} only"
+                )
+            return tally
+
+    def add_units(self, region: Region) -> None:
+        """The functional units of a finished region, unless they are of another kind than its account's."""
+        if region.units is not None and region.unit == region.tally.unit:
+            region.tally.units = (region.tally.units or 0.0) + region.units
+
+    # --- one region -------------------------------------------------------------------------------------------------------
+
+    def _coverage(self, region: Region) -> float:
+        if not any(curve.knots for curve in self.curves):
+            return 0.0
+        assert region.exit_ns is not None
+        duration_ns = region.exit_ns - region.enter_ns
+        missing_ns = duration_ns - (region.end_ns - region.start_ns) + region.failed_ns()
+        # A stamp that came a little late is no gap.
+        return 1.0 if missing_ns < 1_000_000 or duration_ns <= 0 else max(0.0, 1.0 - missing_ns / duration_ns)
+
+    def energy_j(self, region: Region) -> float | None:
+        """Inclusive joules of a finished region; ``None`` if no device answered while it was open."""
+        if self._coverage(region) <= 0.0:
+            return None
+        return math.fsum(region.inclusive_j()[:-2])
+
+    def measurement(self, region: Region, anchor_ns: int) -> Measurement:
+        """A finished region in the words of the public face. ``anchor_ns``: wall clock less monotonic clock."""
+        assert region.exit_ns is not None
+        duration_ns = region.exit_ns - region.enter_ns
+        coverage = self._coverage(region)
+        live = [curve for curve in self.curves if curve.knots]
+        known = coverage > 0.0
+        energy_j = self_j = low_j = high_j = self_low_j = self_high_j = None
+        by_type: dict[str, float] = {}
+        self_by_type: dict[str, float] = {}
+        if known:
+            inclusive, own = region.inclusive_j()[:-2], region.self_j()[:-2]
+            by_type, self_by_type = self.by_type(inclusive), self.by_type(own)
+            energy_j, self_j = math.fsum(inclusive), math.fsum(own)
+            low_j, high = region.interval_j()
+            self_low_j, self_high = region.self_interval_j()
+            bounded = region.enter_ns + 1_000_000 >= region.start_ns
+            high_j = high if bounded and math.isfinite(high) else None
+            self_high_j = self_high if bounded and math.isfinite(self_high) else None
+        context: Any = None if region.span is None else region.span.get_span_context()
+        return Measurement(
+            name=region.name,
+            start_unix_ns=region.enter_ns + anchor_ns if region.span is None else region.start_unix_ns,
+            duration_s=duration_ns * 1e-9,
+            energy_j=energy_j,
+            self_energy_j=self_j,
+            energy_low_j=low_j,
+            energy_high_j=high_j,
+            self_energy_low_j=self_low_j,
+            self_energy_high_j=self_high_j,
+            energy_by_type=by_type,
+            self_energy_by_type=self_by_type,
+            nature=_WEAKEST[max(_WEAKEST.index(curve.channel.nature) for curve in live)] if known else None,
+            method="+".join(dict.fromkeys(curve.channel.method for curve in live)) if known else None,
+            boundary=self._settings.boundary,
+            quality=self._quality(region, duration_ns, coverage),
+            coverage=coverage,
+            attribution=self._attribution(live) if known else None,
+            unit=region.unit,
+            units=region.units,
+            impact=impact_of(energy_j, self._settings, units=region.units),
+            trace_id=f"{context.trace_id:032x}" if context is not None and context.is_valid else None,
+            span_id=f"{context.span_id:016x}" if context is not None and context.is_valid else None,
+        )
+
+    def _quality(self, region: Region, duration_ns: int, coverage: float) -> Quality:
+        """The rule of Measurement.quality; time between two readings counts like a tick, since it is interpolated too."""
+        if coverage <= 0.0:
+            return "absent"
+        if coverage < 1.0:
+            return "partial"
+        live = [curve for curve in self.curves if curve.knots]
+        if any(curve.channel.nature in ("estimated", "forecast") for curve in live):
+            return "estimated"
+        tick_ns = max(curve.tick_ns if curve.tick_ns is not None else _UNKNOWN_TICK_NS for curve in live)
+        blur_ns = 2 * max(region.start_segment.blur_ns(region.start_ns), region.end_segment.blur_ns(region.end_ns))
+        if duration_ns >= 20 * tick_ns and duration_ns >= 4 * blur_ns:
+            return "measured"
+        return "interpolated" if duration_ns >= max(tick_ns, blur_ns) else "bounded"
+
+    def _attribution(self, live: Sequence[Curve]) -> str:
+        if self._settings.boundary == "machine":
+            return "exclusive"
+        return "+".join(dict.fromkeys(_ATTRIBUTION[curve.channel.sharing] for curve in live))
+
+    def by_type(self, per_channel_j: Sequence[float]) -> dict[str, float]:
+        """Joules per channel as joules per ``hw.type``."""
+        by_type: dict[str, float] = {}
+        for curve, energy_j in zip(self.curves, per_channel_j, strict=True):
+            if curve.knots:
+                by_type[curve.channel.type] = by_type.get(curve.channel.type, 0.0) + energy_j
+        return by_type
+
+    # --- all of them ------------------------------------------------------------------------------------------------------
+
+    def _operation(self, tally: Tally) -> Operation:
+        by_type = {} if tally.credits is None else self.by_type(tally.credits[:-2])
+        energy_j = math.fsum(by_type.values()) if by_type else None
+        return Operation(
+            count=tally.count,
+            duration_s=tally.duration_ns * 1e-9,
+            energy_j=energy_j,
+            energy_by_type=by_type,
+            unit=tally.unit,
+            units=tally.units,
+            impact=impact_of(energy_j, self._settings, units=tally.units),
+        )
+
+    def snapshot(self, ledger: Ledger | None, probes: Sequence[Probe], cpu_s: float, dropped: int) -> Snapshot:
+        """Everything at the last settled instant."""
+        live = [curve for curve in self.curves if curve.knots]
+        if ledger is None:
+            totals = Totals({}, 0.0, 0.0, 0.0, {})
+            by_state: dict[str, dict[str, float]] = {}
+        else:
+            others = [
+                max(0.0, total - own - idle)
+                for total, own, idle in zip(ledger.channels_j, ledger.attributed_j, ledger.unattributed_j, strict=True)
+            ]
+            channels = {
+                curve.channel.id: energy_j for curve, energy_j in zip(self.curves, ledger.channels_j, strict=True) if curve.knots
+            }
+            totals = Totals(
+                channels=channels,
+                attributed_j=math.fsum(ledger.attributed_j),
+                unattributed_j=math.fsum(ledger.unattributed_j),
+                others_j=math.fsum(others),
+                operations={name: self._operation(tally) for name, tally in list(self.tallies.items()) if tally.count},
+            )
+            by_state = {
+                "attributed": self.by_type(ledger.attributed_j),
+                "unattributed": self.by_type(ledger.unattributed_j),
+                "others": self.by_type(others),
+            }
+        return Snapshot(
+            totals=totals,
+            channels=tuple(curve.channel for curve in live),
+            power_w={curve.channel.id: power_w for curve in live if (power_w := curve.power_w) is not None},
+            by_type_j=by_state,
+            boundary=self._settings.boundary,
+            samples={probe.name: probe.samples for probe in probes},
+            sampler_cpu_s=cpu_s,
+            dropped=dropped,
+        )

@@ -1,0 +1,296 @@
+"""Turns one counter that moves in steps into one monotone function F(t), with a hard interval around each point.
+
+A change of value between two readings makes a *knot*: the counter reached E at some instant in ``(lo, hi]``. Between knots F
+is linear. From the knots alone, and the powers that the device cannot leave, each point has an interval that always holds;
+nothing in it rests on the estimate of the tick. Everything here is pure: time comes in with the readings.
+
+The time that the tick estimate predicts only places a knot *within* its certain window (a phase-locked loop), which brings
+the error near that of exact tick times when the counter is read four times a tick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from statistics import median
+
+from impactsdk.model import Channel
+
+__all__ = ["SILENCE_NS", "Curve", "Knot"]
+
+_NEVER_NS = -(1 << 62)
+_FAST_NS = 10_000_000
+"""A counter that has changed at each of many readings this far apart ticks at least this fast."""
+_FAST_RUN = 30
+_STALL_NS = 500_000_000
+"""How long a counter whose tick is unknown may stand still before F is taken as flat."""
+SILENCE_NS = 1_000_000_000
+"""How long a device may not answer, by default, before spans stop waiting for it."""
+_ABSURD_W = 1e6
+"""No board, package or module uses a megawatt: a jump that implies more is not energy."""
+
+
+@dataclass(slots=True, eq=False)
+class Knot:
+    """The counter reached ``energy_j`` at ``at_ns`` (best estimate), certainly within ``(lo_ns, hi_ns]``.
+
+    ``own_j`` is this process's part of it, up to here. What follows speaks of the interval that ends here: ``share``, this
+    process's part of its energy; ``failed``, the device did not answer for some of it; ``lost``, what it used is not known;
+    ``late_j``, energy of a time that was settled without it; the gains of a model's lower and upper estimate. ``real`` is
+    false where F was only agreed to be flat so that spans need not wait for a device that stands still or does not answer.
+    """
+
+    at_ns: int
+    lo_ns: int
+    hi_ns: int
+    energy_j: float
+    own_j: float = 0.0
+    share: float = 1.0
+    real: bool = True
+    failed: bool = False
+    lost: bool = False
+    late_j: float = 0.0
+    low_gain: float = 1.0
+    high_gain: float = 1.0
+
+
+class Curve:
+    """F(t) of one channel. Feed :meth:`add`; read :attr:`knots` up to :meth:`settled_ns`; then :meth:`forget`."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel = channel
+        self.knots: list[Knot] = []
+        self.lost_readings = 0
+        self.silence_ns = SILENCE_NS
+        self._declared_ns = None if channel.tick_s is None else round(channel.tick_s * 1e9)
+        self._tick_ns: float | None = self._declared_ns
+        self._gaps: deque[int] = deque(maxlen=16)
+        self._changes_in_a_row = 0
+        self._in_phase = True
+        self._last_real: Knot | None = None
+        self._previous_j = 0.0  # F at the last real knot but one
+        self._raw_j = 0.0  # the counter at the last accepted reading
+        self._raw_low_j: float | None = None
+        self._raw_high_j: float | None = None
+        self._seen_ns = _NEVER_NS  # just before the last reading that showed the accepted value
+        self._read_ns = _NEVER_NS  # just before the last reading that was accepted
+        self._failing = False
+        self._suspect: tuple[float, int] | None = None
+        self._max_w = math.inf if channel.max_power_w is None else channel.max_power_w
+
+    # --- what comes in --------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        energy_j: float | None,
+        before_ns: int,
+        after_ns: int,
+        low_j: float | None = None,
+        high_j: float | None = None,
+    ) -> Knot | None:
+        """Take one reading, taken between ``before_ns`` and ``after_ns``; return the knot it made, if any.
+
+        Whoever knows this process's part of the interval then calls :meth:`divide`; until then all of it is its own.
+
+        A reading that cannot be true is a gap, as a missing one is: not a number, negative, earlier than the last, or a
+        step that would need an impossible power. A counter that goes back or jumps has to show it twice: then it was reset,
+        and what it used meanwhile is lost, never guessed.
+        """
+        if energy_j is None or not math.isfinite(energy_j) or energy_j < 0 or after_ns < before_ns or before_ns < self._read_ns:
+            self.lost_readings += 1
+            self._failing = True
+            return None
+        last = self._last_real
+        if last is None:
+            return self._begin(energy_j, before_ns, after_ns, low_j, high_j)
+        step_j = energy_j - self._raw_j
+        if not self._plausible(step_j, after_ns - self._seen_ns):
+            suspect, self._suspect = self._suspect, (energy_j, before_ns)
+            self.lost_readings += 1
+            self._failing = True
+            if suspect is None or not self._plausible(energy_j - suspect[0], after_ns - suspect[1]):
+                return None
+            return self._restart(energy_j, before_ns, after_ns, low_j, high_j)
+        self._suspect = None
+        self._read_ns = before_ns
+        if step_j == 0 and self._declared_ns is None:
+            self._seen_ns = before_ns
+            self._changes_in_a_row = 0
+            return None
+        return self._knot(step_j, energy_j, before_ns, after_ns, low_j, high_j)
+
+    def _begin(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
+        lo_ns = _NEVER_NS if self._declared_ns is None else before_ns - self._declared_ns
+        knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, failed=True, lost=True)
+        self._accept(knot, energy_j, before_ns, low_j, high_j)
+        return knot
+
+    def _restart(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
+        previous = self.knots[-1]
+        at_ns = max(previous.at_ns + 1, (before_ns + after_ns) // 2)
+        knot = Knot(at_ns, min(before_ns, at_ns), max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
+        self._suspect = None
+        self._accept(knot, energy_j, before_ns, low_j, high_j)
+        return knot
+
+    def _knot(
+        self, step_j: float, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None
+    ) -> Knot:
+        last = self._last_real
+        assert last is not None
+        lo_ns, at_ns = self._place(before_ns, after_ns, changed=step_j > 0)
+        at_ns = max(at_ns, self.knots[-1].at_ns + 1)
+        knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), last.energy_j + step_j, failed=self._failing)
+        pseudo = self.knots[-1]
+        if not pseudo.real:  # part of this step belongs to a time that was settled without it
+            span_ns = at_ns - last.at_ns
+            knot.late_j = step_j * (pseudo.at_ns - last.at_ns) / span_ns if span_ns > 0 else step_j
+            knot.failed = knot.failed or pseudo.failed
+        if step_j > 0 and low_j is not None and high_j is not None and None not in (self._raw_low_j, self._raw_high_j):
+            knot.low_gain = min(max((low_j - (self._raw_low_j or 0.0)) / step_j, 0.0), 1.0)
+            knot.high_gain = max((high_j - (self._raw_high_j or 0.0)) / step_j, 1.0)
+        self._accept(knot, energy_j, before_ns, low_j, high_j)
+        return knot
+
+    def _accept(self, knot: Knot, energy_j: float, before_ns: int, low_j: float | None, high_j: float | None) -> None:
+        self._previous_j = knot.energy_j if self._last_real is None else self._last_real.energy_j
+        self.knots.append(knot)
+        self._last_real = knot
+        self.divide(1.0)
+        self._raw_j, self._raw_low_j, self._raw_high_j = energy_j, low_j, high_j
+        self._seen_ns = self._read_ns = before_ns
+        self._failing = False
+
+    def divide(self, share: float) -> None:
+        """Say what part of the last knot's interval this process owes, 0 to 1."""
+        knot, before = self.knots[-1], self.knots[-2] if len(self.knots) > 1 else None
+        knot.share = share
+        if before is not None:
+            knot.own_j = before.own_j + share * (knot.energy_j - self._previous_j - knot.late_j)
+
+    def _plausible(self, step_j: float, elapsed_ns: int) -> bool:
+        """Whether the device can have used ``step_j`` since the last accepted value; a little slack for clocks and steps."""
+        if step_j < 0:
+            return False
+        most_w = min(4 * self._max_w, _ABSURD_W)
+        tick_ns = self._tick_ns if self._tick_ns is not None else 200_000_000
+        return step_j <= most_w * (elapsed_ns + tick_ns) * 1e-9 + 2 * self.channel.resolution_j + 1e-9
+
+    # --- the tick -------------------------------------------------------------------------------------------------
+
+    def _place(self, before_ns: int, after_ns: int, *, changed: bool) -> tuple[int, int]:
+        """The certain window's lower end and the best estimate of the instant, for the value that this reading showed."""
+        if self._declared_ns is not None:
+            lo_ns = before_ns - self._declared_ns
+            if changed:  # an unchanged value may be older than the last reading, a changed one may not
+                lo_ns = max(lo_ns, self._seen_ns)
+            return lo_ns, (before_ns + after_ns - self._declared_ns) // 2
+        lo_ns, hi_ns = self._seen_ns, after_ns
+        self._changes_in_a_row += 1
+        last = self._last_real
+        assert last is not None
+        if self._changes_in_a_row >= _FAST_RUN and (self._tick_ns or math.inf) <= 1.6 * _FAST_NS:
+            self._tick_ns = _FAST_NS
+            return lo_ns, max((lo_ns + hi_ns) // 2, hi_ns - _FAST_NS // 2)
+        middle_ns, window_ns = (lo_ns + hi_ns) // 2, hi_ns - lo_ns
+        if window_ns > (self._tick_ns or 200_000_000):  # read late, as after idling: the last tick is a fresh one
+            self._in_phase = False
+            return lo_ns, hi_ns - round(min(window_ns, self._tick_ns or 50_000_000) / 2)
+        if not self._in_phase or last.lo_ns == _NEVER_NS:
+            self._in_phase = last.lo_ns != _NEVER_NS
+            return lo_ns, middle_ns
+        at_ns = middle_ns
+        if self._tick_ns is not None:
+            ticks = max(1, round((middle_ns - last.at_ns) / self._tick_ns))
+            at_ns = min(max(round(last.at_ns + ticks * self._tick_ns), lo_ns + 1), hi_ns)
+            # A slow loop: one knot's window says little about the period, sixteen say much.
+            self._tick_ns += 0.1 * ((at_ns - last.at_ns) / ticks - self._tick_ns)
+        self._gaps.append(at_ns - last.at_ns)
+        if self._tick_ns is None:
+            if len(self._gaps) >= 3:
+                self._tick_ns = float(median(self._gaps))
+        elif len(self._gaps) == 16 and not 0.6 < median(self._gaps) / self._tick_ns < 1.6:
+            self._tick_ns = float(median(self._gaps))
+        return lo_ns, at_ns
+
+    @property
+    def tick_ns(self) -> float | None:
+        """How often the counter is refreshed: declared by the source, else observed; ``None`` while unknown."""
+        return self._tick_ns
+
+    @property
+    def power_w(self) -> float | None:
+        """Mean power between the last two knots; ``None`` before there are two."""
+        if len(self.knots) < 2 or not self.knots[-1].real or self.knots[-1].failed:
+            return None
+        before, last = self.knots[-2:]
+        return (last.energy_j - before.energy_j - last.late_j) / ((last.at_ns - before.at_ns) * 1e-9)
+
+    @property
+    def poll_s(self) -> float:
+        """How often this counter deserves to be read while regions are open: a quarter of its tick, 10 to 100 ms."""
+        if self._declared_ns is not None and self._declared_ns <= 4_000_000:
+            return 0.1
+        if self._tick_ns is None:
+            return 0.01
+        if self._declared_ns is None and self._tick_ns <= _FAST_NS and self._changes_in_a_row >= _FAST_RUN:
+            return 0.1
+        return min(max(self._tick_ns * 1e-9 / 4, 0.01), 0.1)
+
+    # --- what goes out --------------------------------------------------------------------------------------------
+
+    def settled_ns(self, now_ns: int, *, final: bool = False) -> int:
+        """Up to when F will not change any more.
+
+        Normally the lower end of the last knot's window. A counter that stands still, or a device that does not answer,
+        holds spans up only for a bounded time: then F is agreed to be flat, and what the device says later is accounted for
+        as energy of that past time which no span is charged with. ``final`` agrees at once.
+        """
+        last = self._last_real
+        if last is None:
+            return now_ns
+        settled_ns = max(last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns, self.knots[-1].at_ns if not self.knots[-1].real else 0)
+        settled_ns = min(settled_ns, self.knots[-1].at_ns)
+        patience_ns = _STALL_NS if self._tick_ns is None else max(150_000_000, round(2.5 * self._tick_ns))
+        if now_ns - self._read_ns > self.silence_ns or (final and self._failing):
+            return self._agree(now_ns, failed=True)
+        if self._read_ns - last.hi_ns > patience_ns or (final and self._read_ns > settled_ns):
+            return self._agree(self._read_ns, failed=False)
+        return settled_ns
+
+    def _agree(self, until_ns: int, *, failed: bool) -> int:
+        last = self.knots[-1]
+        if until_ns <= last.at_ns:
+            return last.at_ns
+        if last.real:
+            self.knots.append(Knot(until_ns, until_ns, until_ns, last.energy_j, last.own_j, real=False, failed=failed))
+        else:
+            last.at_ns = last.lo_ns = last.hi_ns = until_ns
+            last.failed = last.failed or failed
+        return until_ns
+
+    def bounds_j(self, at_ns: int, around: tuple[Knot, ...]) -> tuple[float, float]:
+        """The least and the most that the counter can truly have reached at ``at_ns``, given the knots ``around`` it."""
+        low_j, high_j = -math.inf, math.inf
+        min_w, max_w = self.channel.min_power_w * 1e-9, self._max_w * 1e-9
+        for knot in around:
+            if not knot.real:
+                continue
+            if knot.hi_ns <= at_ns:
+                low_j = max(low_j, knot.energy_j + min_w * (at_ns - knot.hi_ns))
+            else:
+                low_j = max(low_j, knot.energy_j - max_w * (knot.hi_ns - at_ns))
+            if knot.lo_ns >= at_ns:
+                high_j = min(high_j, knot.energy_j - min_w * (knot.lo_ns - at_ns))
+            elif knot.lo_ns > _NEVER_NS:
+                high_j = min(high_j, knot.energy_j + max_w * (at_ns - knot.lo_ns))
+        step_j = self.channel.resolution_j
+        return low_j - step_j, high_j + step_j
+
+    def forget(self, before_ns: int) -> None:
+        """Drop the knots that no point at or after ``before_ns`` needs."""
+        unneeded = 0
+        while unneeded + 4 < len(self.knots) and self.knots[unneeded + 3].at_ns < before_ns:
+            unneeded += 1
+        del self.knots[:unneeded]

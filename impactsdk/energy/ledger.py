@@ -1,0 +1,332 @@
+"""Who owes which joule: fair queueing's virtual time, over regions instead of network flows.
+
+Per channel dV = dF / W, where W counts the open *innermost* regions. A region that becomes innermost notes V; when it stops
+being so it is credited with what V has gained. With W = 0 the energy is unattributed. Conservation, nesting and additivity
+follow; one event costs O(1), whatever is open. (The idea is that of weighted fair queueing: Demers, Keshav and Shenker 1989;
+Parekh and Gallager 1993.)
+
+Within one :class:`~impactsdk.energy.segment.Segment` all channels are straight, so only a scalar has to be kept there, the
+virtual *time* tau with dtau = dt / W; it is turned into joules per channel once, when the segment closes. That is what makes
+an event cheap however many channels there are.
+"""
+
+from __future__ import annotations
+
+import math
+
+from impactsdk.energy.segment import Segment
+
+__all__ = ["Entry", "Ledger", "Tally"]
+
+
+class Tally:
+    """What the finished regions of one name owe together."""
+
+    __slots__ = ("count", "credits", "duration_ns", "failed", "name", "tau", "touched", "unit", "units")
+
+    def __init__(self, name: str, unit: str | None) -> None:
+        self.name, self.unit = name, unit
+        self.count = self.duration_ns = 0
+        self.units: float | None = None
+        self.tau = 0.0
+        self.credits: list[float] | None = None
+        self.touched = False
+
+
+class Entry:
+    """One region as the ledger sees it. The caller's thread only sets ``parent`` and ``tally``."""
+
+    __slots__ = (
+        "active",
+        "child_error_j",
+        "child_tau",
+        "children",
+        "concurrent",
+        "credits",
+        "end_drift",
+        "end_ns",
+        "end_segment",
+        "end_weight",
+        "error_j",
+        "inclusive",
+        "occludes",
+        "on_drift",
+        "on_segment",
+        "on_tau",
+        "open",
+        "parent",
+        "start_drift",
+        "start_ns",
+        "start_segment",
+        "start_weight",
+        "suspended",
+        "tally",
+        "tau",
+        "touched",
+    )
+
+    parent: Entry | None
+    tally: Tally
+    start_ns: int
+    end_ns: int
+    children: int
+    active: bool
+    open: bool
+    occludes: Entry | None
+    credits: list[float] | None
+    inclusive: list[float] | None
+    on_segment: Segment
+    start_segment: Segment
+    end_segment: Segment
+
+    def self_j(self) -> list[float]:
+        """Own energy by channel, then the models' slack down and up. For a finished region."""
+        tau = self.tau
+        rated = [rate * tau for rate in self.end_segment.rates]
+        return rated if self.credits is None else [a + b for a, b in zip(self.credits, rated, strict=True)]
+
+    def inclusive_j(self) -> list[float]:
+        """The same with the finished descendants."""
+        tau = self.tau + self.child_tau
+        total = [rate * tau for rate in self.end_segment.rates]
+        for part in (self.credits, self.inclusive):
+            if part is not None:
+                total = [a + b for a, b in zip(total, part, strict=True)]
+        return total
+
+    def interval_j(self) -> tuple[float, float]:
+        """The interval that holds the true inclusive energy; the upper end is infinite if nothing bounds it."""
+        inclusive = self.inclusive_j()
+        slack_low_j, slack_high_j = inclusive[-2], inclusive[-1]
+        energy_j = math.fsum(inclusive[:-2])
+        lost_j = self.end_segment.lost_until_j(self.end_ns) - self.start_segment.lost_until_j(self.start_ns)
+        if math.isnan(lost_j):  # it was without bound before this region began: look only at the region itself
+            lost_j = 0.0 if self.end_segment.failed_ns(self.end_ns) == self.start_segment.failed_ns(self.start_ns) else math.inf
+        if self.concurrent:
+            error_j = self.error_j + self.child_error_j
+            return max(0.0, energy_j - error_j - slack_low_j), energy_j + error_j + slack_high_j + lost_j
+        start_low_j, start_high_j = self.start_segment.error_at_j(self.start_ns)
+        end_low_j, end_high_j = self.end_segment.error_at_j(self.end_ns)
+        drift_j = _drifted_j(self.start_drift, self.end_drift)
+        low_j = energy_j + end_low_j / self.end_weight - start_high_j / self.start_weight - drift_j - slack_low_j
+        high_j = energy_j + end_high_j / self.end_weight - start_low_j / self.start_weight + drift_j + slack_high_j + lost_j
+        most_j = self.end_segment.max_w * (self.end_ns - self.start_ns) * 1e-9 if self.end_ns > self.start_ns else math.inf
+        return max(0.0, min(low_j, energy_j)), max(min(high_j, most_j), energy_j)
+
+    def self_interval_j(self) -> tuple[float, float]:
+        """The interval that holds the true own energy."""
+        low_j, high_j = self.interval_j()
+        if self.inclusive is None and self.child_tau == 0.0:
+            return low_j, high_j
+        own = self.self_j()
+        energy_j = math.fsum(own[:-2])
+        return max(0.0, energy_j - self.error_j - own[-2]), max(energy_j, min(high_j, energy_j + self.error_j + own[-1]))
+
+    def failed_ns(self) -> float:
+        """How long the devices did not answer while the region was open, as a mean over the channels."""
+        return self.end_segment.failed_ns(self.end_ns) - self.start_segment.failed_ns(self.start_ns)
+
+
+class Ledger:
+    """The account of one process. Feed it segments in order and, within each, events in order of time."""
+
+    def __init__(self, channels: int, start_ns: int) -> None:
+        width = channels + 2
+        self.now_ns = start_ns
+        self.weight = 0
+        self.open_entries: dict[Entry, None] = {}
+        self.channels_j = [0.0] * channels
+        self.attributed_j = [0.0] * channels
+        self.unattributed_j = [0.0] * channels
+        self._v = [0.0] * width
+        self._drift = (0, 0.0)
+        self._tau = 0.0
+        self._busy_ns = 0
+        self._segment = Segment(start_ns, start_ns, [])
+        self._touched: list[Entry | Tally] = []
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def begin(self, segment: Segment) -> None:
+        """Enter the next segment; the one before must have been closed."""
+        segment.v = self._v.copy()
+        self._segment = segment
+        self._tau = 0.0
+        self._busy_ns = 0
+        self.now_ns = segment.start_ns
+
+    def close(self) -> None:
+        """Turn the segment's virtual time into joules."""
+        segment = self._segment
+        self._advance(segment.end_ns)
+        rates, tau, width_ns = segment.rates, self._tau, segment.end_ns - segment.start_ns
+        for item in self._touched:
+            item.touched = False
+            if isinstance(item, Entry):
+                if not item.open:
+                    continue  # settled when it ended
+                if item.child_tau:
+                    item.inclusive = _added(item.inclusive, rates, item.child_tau)
+                    item.child_tau = 0.0
+            item.credits = _added(item.credits, rates, item.tau)
+            item.tau = 0.0
+        self._touched.clear()
+        idle_ns = width_ns - self._busy_ns
+        for index, rate in enumerate(rates):
+            self._v[index] += rate * tau
+        for index, rate in enumerate(segment.total_rates):
+            self.channels_j[index] += rate * width_ns
+            self.attributed_j[index] += rates[index] * self._busy_ns
+            self.unattributed_j[index] += rates[index] * idle_ns + segment.late_rates[index] * width_ns
+
+    def _advance(self, at_ns: int) -> None:
+        elapsed_ns = at_ns - self.now_ns
+        if elapsed_ns > 0:
+            if self.weight:
+                self._tau += elapsed_ns / self.weight
+                self._busy_ns += elapsed_ns
+            self.now_ns = at_ns
+
+    # --- events; each is stamped, and one that comes late is taken as happening now ------------------------------------
+
+    def start(self, entry: Entry, occludes: Entry | None, at_ns: int) -> None:
+        """``entry`` opens and hides ``occludes``, the region that was innermost in that context."""
+        self._advance(at_ns)
+        weight = self.weight
+        entry.start_ns = self.now_ns
+        entry.open = True
+        entry.children = 0
+        entry.tau = entry.child_tau = entry.child_error_j = entry.error_j = 0.0
+        entry.credits = entry.inclusive = None
+        entry.touched = entry.concurrent = entry.suspended = entry.active = False
+        self._occlude(entry, occludes)
+        self._activate(entry)
+        self._weigh(weight)
+        entry.start_segment = self._segment
+        entry.start_weight = self.weight
+        entry.start_drift = entry.on_drift = self._drift
+        self.open_entries[entry] = None
+
+    def end(self, entry: Entry, at_ns: int) -> None:
+        """``entry`` closes; from now on it can be asked for its energy."""
+        self._advance(at_ns)
+        entry.end_ns = max(self.now_ns, entry.start_ns)
+        entry.end_segment = self._segment
+        entry.end_weight = max(1, self.weight)
+        weight = self.weight
+        if entry.active:
+            self._deactivate(entry)
+        else:
+            entry.concurrent = True  # a child outlives it, or it is a generator that was given up
+        entry.open = False
+        del self.open_entries[entry]
+        self._reveal(entry)
+        self._weigh(weight)
+        entry.end_drift = self._drift
+        parent = entry.parent
+        if parent is not None and parent.open:
+            parent.concurrent = parent.concurrent or entry.concurrent
+            parent.child_error_j += entry.error_j + entry.child_error_j
+            if entry.credits is None and entry.inclusive is None:
+                parent.child_tau += entry.tau + entry.child_tau
+                self._touch(parent)
+            else:
+                parent.inclusive = _added(parent.inclusive, entry.inclusive_j(), 1.0)
+        tally = entry.tally
+        tally.count += 1
+        tally.duration_ns += entry.end_ns - entry.start_ns
+        if entry.credits is None:
+            tally.tau += entry.tau
+            self._touch(tally)
+        else:
+            tally.credits = _added(tally.credits, entry.self_j(), 1.0)
+
+    def pause(self, entry: Entry, leaf: Entry, at_ns: int) -> None:
+        """A generator's region stops running at a yield; ``leaf`` is the innermost region inside it at that moment."""
+        self._advance(at_ns)
+        weight = self.weight
+        if leaf.active:
+            self._deactivate(leaf)
+            self._touch(leaf)
+        leaf.suspended = True
+        entry.concurrent = True
+        self._reveal(entry)
+        self._weigh(weight)
+
+    def resume(self, entry: Entry, leaf: Entry, occludes: Entry | None, at_ns: int) -> None:
+        """A generator's region runs again, asked by the context whose innermost region is ``occludes``."""
+        self._advance(at_ns)
+        weight = self.weight
+        leaf.suspended = False
+        self._occlude(entry, occludes)
+        if leaf.open and not leaf.children and not leaf.active:
+            self._activate(leaf)
+        self._weigh(weight)
+
+    # --- who is innermost ---------------------------------------------------------------------------------------------
+
+    def _occlude(self, entry: Entry, occluded: Entry | None) -> None:
+        if occluded is not None and not occluded.open:
+            occluded = None
+        entry.occludes = occluded
+        if entry.parent is not None and entry.parent is not occluded:
+            entry.parent.concurrent = True
+        if occluded is None:
+            return
+        occluded.children += 1
+        if occluded.active:
+            self._deactivate(occluded)
+            self._touch(occluded)
+        else:
+            occluded.concurrent = True
+
+    def _reveal(self, entry: Entry) -> None:
+        revealed, entry.occludes = entry.occludes, None
+        if revealed is None:
+            return
+        revealed.children -= 1
+        if revealed.open and not revealed.children and not revealed.suspended:
+            self._activate(revealed)
+
+    def _activate(self, entry: Entry) -> None:
+        self.weight += 1
+        entry.active = True
+        entry.on_segment = self._segment
+        entry.on_tau = self._tau
+        entry.on_drift = self._drift
+        entry.error_j += self._segment.error_j / self.weight
+
+    def _deactivate(self, entry: Entry) -> None:
+        entry.error_j += self._segment.error_j / self.weight + _drifted_j(entry.on_drift, self._drift)
+        self.weight -= 1
+        entry.active = False
+        begun = entry.on_segment
+        if begun is self._segment:
+            entry.tau += self._tau - entry.on_tau
+        else:
+            # Lazily what closing each segment between would have credited: V now less V when it became innermost.
+            gained = [now - (v + rate * entry.on_tau) for now, v, rate in zip(self._v, begun.v, begun.rates, strict=True)]
+            entry.credits = _added(entry.credits, gained, 1.0)
+            entry.tau += self._tau
+
+    def _weigh(self, before: int) -> None:
+        """Note what a change of W may have moved between regions that stay innermost across it."""
+        if before != self.weight and before and self.weight:
+            epoch, drift_j = self._drift
+            moved_j = abs(1 / before - 1 / self.weight) * self._segment.error_j
+            self._drift = (epoch, drift_j + moved_j) if math.isfinite(moved_j) else (epoch + 1, 0.0)
+
+    def _touch(self, item: Entry | Tally) -> None:
+        if not item.touched:
+            item.touched = True
+            self._touched.append(item)
+
+
+def _drifted_j(since: tuple[int, float], until: tuple[int, float]) -> float:
+    return until[1] - since[1] if since[0] == until[0] else math.inf
+
+
+def _added(credits: list[float] | None, rates: list[float], factor: float) -> list[float]:
+    if credits is None:
+        return [rate * factor for rate in rates]
+    return [credit + rate * factor for credit, rate in zip(credits, rates, strict=True)]

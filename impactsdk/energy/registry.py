@@ -1,0 +1,197 @@
+"""How measuring processes of one user on one host know of each other, so that no joule is counted twice.
+
+One small file per measuring process in the runtime directory, locked by its owner for as long as it lives: the lock goes
+when the process does, however it ends. An entry says from when its owner counts (monotonic time, which all processes of a
+boot share) and is written before that instant. Whoever settles an interval reads the entries after the interval has
+passed, so an entry that matters to it is always seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from impactsdk.model import Boundary
+from impactsdk.semconv import ENV_RUNTIME_DIR
+
+try:
+    import fcntl
+except ImportError:  # Windows: no flock, hence no registry; the attribution then says that boards are not split
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["Peer", "Registry", "runtime_directory"]
+
+_NOTICE_NS = 20_000_000
+"""An entry takes effect this long after it was begun to be written."""
+_KEEP_S = 120.0
+"""Left entries stay this long, for parents that poll rarely."""
+_RECHECK_NS = 1_000_000_000
+_numbers = itertools.count()
+
+
+def runtime_directory(environ: Mapping[str, str]) -> Path:
+    """Where the entries are kept: ``IMPACTSDK_RUNTIME_DIR``, else the user's runtime directory, else a temporary one."""
+    if environ.get(ENV_RUNTIME_DIR, "").strip():
+        return Path(environ[ENV_RUNTIME_DIR])
+    if environ.get("XDG_RUNTIME_DIR", "").strip() and Path(environ["XDG_RUNTIME_DIR"]).is_dir():
+        return Path(environ["XDG_RUNTIME_DIR"]) / "impactsdk"
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    return Path(tempfile.gettempdir()) / f"impactsdk-{user}"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A process that measures, or did a moment ago. Times are monotonic nanoseconds."""
+
+    key: str
+    pid: int
+    parent_pid: int
+    boundary: Boundary
+    cgroup: str | None
+    boards: tuple[str, ...]
+    joined_ns: int
+    left_ns: int | None = None
+
+    def counts_at(self, start_ns: int, end_ns: int) -> tuple[int, int] | None:
+        """The part of an interval in which it counts, or ``None``."""
+        start_ns = max(start_ns, self.joined_ns)
+        end_ns = end_ns if self.left_ns is None else min(end_ns, self.left_ns)
+        return (start_ns, end_ns) if start_ns < end_ns else None
+
+
+class Registry:
+    """This process's entry and its view of the others'. Without a usable directory it is alone, and :attr:`error` says why."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptor: int | None = None
+        self._peers: dict[str, Peer] = {}
+        self._dead: dict[str, int] = {}
+        self._stamp: object = None
+        self._read_ns = 0
+        self.me: Peer | None = None
+        self.error: str | None = None
+
+    def join(self, *, boundary: Boundary, cgroup: str | None, boards: Iterable[str]) -> int:
+        """Announce this process; return the monotonic instant from which it counts."""
+        key = f"{os.getpid()}-{next(_numbers)}-{time.time_ns():x}"
+        if fcntl is None:
+            self.error = "this platform has no file locks"
+            return time.perf_counter_ns()
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            while True:
+                joined_ns = time.perf_counter_ns() + _NOTICE_NS
+                self.me = Peer(key, os.getpid(), os.getppid(), boundary, cgroup, tuple(boards), joined_ns)
+                self._write(self.me)
+                if time.perf_counter_ns() < joined_ns:
+                    return joined_ns
+        except OSError as error:
+            self.me, self.error = None, f"{self._directory} cannot be written ({error.strerror or error})"
+            return time.perf_counter_ns()
+
+    def leave(self) -> None:
+        """Say that this process counts nothing after now."""
+        if self.me is None:
+            return
+        with suppress(OSError):
+            me = asdict(self.me) | {"left_ns": time.perf_counter_ns()}
+            self._write(Peer(**me))
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = self.me = None
+
+    def forsake(self) -> None:
+        """Drop the entry inherited through a fork: it is the parent's."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = self.me = None
+
+    def _write(self, peer: Peer) -> None:
+        path = self._directory / f"{peer.key}.json"
+        fresh = path.with_suffix(".new")
+        descriptor = os.open(fresh, os.O_CREAT | os.O_RDWR | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.write(descriptor, json.dumps(asdict(peer)).encode())
+            fresh.rename(path)
+        except OSError:
+            os.close(descriptor)
+            raise
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = descriptor
+
+    # --- the others -----------------------------------------------------------------------------------------------------
+
+    def peers(self) -> dict[str, Peer]:
+        """All entries by key, this process's included; read again when the directory has changed, and every second."""
+        if self.me is None:
+            return {}
+        now_ns = time.perf_counter_ns()
+        try:
+            changed_ns = self._directory.stat().st_mtime_ns
+            # A directory's time moves in steps of some milliseconds: one that changed just now may change unseen.
+            settled = time.time_ns() - changed_ns > 50_000_000
+            if self._stamp != changed_ns or now_ns - self._read_ns > _RECHECK_NS:
+                self._peers = self._load(now_ns)
+                self._read_ns = now_ns
+                self._stamp = changed_ns if settled else None
+        except OSError:
+            self._peers = {self.me.key: self.me}
+        return self._peers
+
+    def _load(self, now_ns: int) -> dict[str, Peer]:
+        peers: dict[str, Peer] = {}
+        for path in self._directory.glob("*.json"):
+            key = path.stem
+            if self.me is not None and key == self.me.key:
+                peers[key] = self.me
+                continue
+            with suppress(OSError, ValueError, TypeError):
+                descriptor = os.open(path, os.O_RDONLY)
+                try:
+                    record = json.loads(os.read(descriptor, 65536))
+                    dead = _lockable(descriptor)
+                finally:
+                    os.close(descriptor)
+                record["boards"] = tuple(record["boards"])
+                if dead:
+                    if time.time() - path.stat().st_mtime > _KEEP_S:
+                        path.unlink()
+                    if record["left_ns"] is None:
+                        record["left_ns"] = self._dead.setdefault(key, now_ns)
+                peers[key] = Peer(**record)
+        self._dead = {key: at_ns for key, at_ns in self._dead.items() if key in peers}
+        return peers
+
+    def board_share(self, board: str, start_ns: int, end_ns: int) -> float:
+        """This process's part of a board between two instants: one over the number of processes that count it."""
+        me = self.me
+        if me is None or end_ns <= start_ns:
+            return 1.0
+        spans = [span for peer in self.peers().values() if board in peer.boards and (span := peer.counts_at(start_ns, end_ns))]
+        mine = me.counts_at(start_ns, end_ns)
+        if mine is None:
+            return 0.0
+        cuts = sorted({mine[0], mine[1]} | {cut for span in spans for cut in span if mine[0] < cut < mine[1]})
+        share_ns = 0.0
+        for left_ns, right_ns in itertools.pairwise(cuts):
+            share_ns += (right_ns - left_ns) / sum(span[0] <= left_ns and span[1] >= right_ns for span in spans)
+        return share_ns / (end_ns - start_ns)
+
+
+def _lockable(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    fcntl.flock(descriptor, fcntl.LOCK_UN)
+    return True

@@ -1,0 +1,306 @@
+"""This process's part of a channel that others use too: busy CPU time over the machine's busy CPU time.
+
+``process`` counts this process and those descendants that do not measure for themselves; ``cgroup`` counts the control
+group (a container, a pod, a job) less what other measuring processes in it count. Thread CPU time is not used: frameworks
+work on threads of their own.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impactsdk.energy.registry import Peer, Registry
+from impactsdk.model import Boundary
+
+if TYPE_CHECKING:
+    import psutil
+
+__all__ = ["CpuShare", "ProcessTree", "cgroup_of", "cgroup_usage_s"]
+
+_SCAN_S = 1.0
+_COST_LIMIT = 400
+"""Looking at other processes may cost one part in so many of the time."""
+
+
+class CpuShare:
+    """Cumulative CPU seconds of this boundary and of the machine, and the part that one is of the other."""
+
+    def __init__(
+        self,
+        boundary: Boundary,
+        registry: Registry,
+        *,
+        own_s: Callable[[], float] | None = None,
+        busy_s: Callable[[], float] | None = None,
+        cgroup: str | None = None,
+        cgroup_root: Path = Path("/sys/fs/cgroup"),
+    ) -> None:
+        self._busy = busy_s or machine_busy_s
+        if own_s is not None:
+            self._own = own_s
+        elif boundary == "cgroup" and cgroup is not None:
+            self._own = _CgroupAccount(cgroup, registry, cgroup_root).own_s
+        else:
+            self._own = ProcessTree(registry).own_s
+        self._carry_s = 0.0
+        self._last = (self._own(), self._busy())
+        self.counted_s = self.busy_s = 0.0
+
+    def sample(self) -> None:
+        """Look at the clocks; the cumulative seconds are then in :attr:`counted_s` and :attr:`busy_s`.
+
+        The kernel counts busy time in steps of some 10 ms; own time beyond the machine's is carried into the next interval
+        instead of being lost.
+        """
+        own_s, busy_s = self._own(), self._busy()
+        used_s = max(0.0, own_s - self._last[0]) + self._carry_s
+        gained_s = max(0.0, busy_s - self._last[1])
+        self._last = (own_s, busy_s)
+        counted_s = min(used_s, gained_s)
+        self._carry_s = min(used_s - counted_s, 1.0)
+        self.counted_s += counted_s
+        self.busy_s += gained_s
+
+    def since(self, counted_s: float, busy_s: float) -> float:
+        """This boundary's part of the busy time from the given cumulative seconds until the last :meth:`sample`, 0 to 1."""
+        return (self.counted_s - counted_s) / (self.busy_s - busy_s) if self.busy_s > busy_s else 0.0
+
+
+def machine_busy_s() -> float:
+    """Busy CPU seconds of the whole machine since boot; stolen, idle and waiting time left out."""
+    import psutil
+
+    times = psutil.cpu_times()
+    # guest and guest_nice are already in user and nice (proc(5)).
+    return float(sum(getattr(times, field, 0.0) for field in ("user", "nice", "system", "irq", "softirq")))
+
+
+class ProcessTree:
+    """CPU seconds of a process and its descendants, those that measure for themselves (and theirs) left out."""
+
+    def __init__(self, registry: Registry, pid: int | None = None) -> None:
+        import psutil
+
+        self._registry = registry
+        self._me = psutil.Process(pid)
+        self._is_self = pid is None
+        self._known: dict[int, psutil.Process] = {}
+        self._last_s: dict[int, float] = {}
+        self._awaited: dict[str, int] = {}
+        self._met: set[str] = set()
+        self._scan_at = self._read_at = 0.0
+        self._children_s = 0.0
+        self._reaped_s = self._reaped_now_s()
+        self._scan(first=True)
+        self._gone()
+
+    def _reaped_now_s(self) -> float:
+        times = os.times() if self._is_self else self._me.cpu_times()
+        return float(times.children_user + times.children_system)
+
+    def own_s(self) -> float:
+        """Cumulative seconds since this object was made, for the descendants; since its start, for the process itself."""
+        now = time.perf_counter()
+        if now >= self._scan_at:
+            self._scan()
+        if now >= self._read_at:
+            self._read_children()
+            self._read_at = now + min(_COST_LIMIT * (time.perf_counter() - now), 1.0)
+        if self._is_self:
+            return time.process_time() + self._children_s
+        own = self._me.cpu_times()
+        return float(own.user + own.system) + self._children_s
+
+    def _read_children(self) -> None:
+        """Add what the descendants used since the last look; one that ended moves into its parent's reaped time."""
+        gained_s = 0.0
+        for pid, process in list(self._known.items()):
+            total_s = _total_s(process)
+            if total_s is None:
+                gained_s -= self._last_s.pop(pid, 0.0)
+                del self._known[pid]
+            else:
+                gained_s += total_s - self._last_s.get(pid, total_s)
+                self._last_s[pid] = total_s
+        gone = False
+        for _ in range(3):  # until nothing ends while we look: what is gone is then certainly in the reaped time
+            gone = self._gone() or gone
+            reaped_s = self._reaped_now_s()
+            if not self._gone():
+                break
+            gone = True
+        gained_s += reaped_s - self._reaped_s
+        self._reaped_s = reaped_s
+        if not gone:  # else the whole time of one that measured is now in somebody's reaped time: it counted that itself
+            self._children_s += max(0.0, gained_s)
+
+    def _gone(self) -> bool:
+        """Whether a descendant that measured for itself has ceased to exist since the last look."""
+        family = {self._me.pid, *self._known}
+        peers = self._registry.peers()
+        self._met &= peers.keys()
+        for key, peer in peers.items():
+            if key not in self._met and peer.parent_pid in family and peer.pid != self._me.pid:
+                self._met.add(key)
+                self._awaited[key] = peer.pid
+        gone = [key for key, pid in self._awaited.items() if not _exists(pid)]
+        for key in gone:
+            del self._awaited[key]
+        return bool(gone)
+
+    def _scan(self, *, first: bool = False) -> None:
+        import psutil
+
+        started = time.perf_counter()
+        # Those that have left, too: what they used was theirs, and the rest is too little to tell apart.
+        measuring = {peer.pid for peer in self._registry.peers().values()}
+        try:
+            descendants = {process.pid: process for process in self._me.children(recursive=True)}
+        except psutil.Error:
+            descendants = {}
+        excluded: set[int] = set()
+        for pid in descendants:
+            line, at = [], pid
+            while at in descendants and at not in excluded and at not in measuring:
+                line.append(at)
+                at = _parent(descendants[at])
+            if at in descendants:
+                excluded.update(line, {at})
+        born_after = time.time() - max(2 * _SCAN_S, started - self._scan_at + 2 * _SCAN_S) if not first else None
+        for pid, process in descendants.items():
+            if pid in excluded:
+                self._known.pop(pid, None)
+                self._last_s.pop(pid, None)
+            elif pid not in self._known:
+                self._known[pid] = process
+                total_s = _total_s(process)
+                # What a child that was born since the last scan has used so far is ours; an older one is taken from here.
+                young = born_after is not None and _born(process) >= born_after
+                self._last_s[pid] = 0.0 if young or total_s is None else total_s
+        self._scan_at = started + max(_SCAN_S, _COST_LIMIT * (time.perf_counter() - started))
+
+
+def _total_s(process: psutil.Process) -> float | None:
+    import psutil
+
+    try:
+        times: Any = process.cpu_times()
+    except psutil.Error:
+        return None
+    return float(times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0))
+
+
+def _exists(pid: int) -> bool:
+    import psutil
+
+    return bool(psutil.pid_exists(pid))
+
+
+def _parent(process: psutil.Process) -> int:
+    import psutil
+
+    try:
+        return process.ppid()
+    except psutil.Error:
+        return -1
+
+
+def _born(process: psutil.Process) -> float:
+    import psutil
+
+    try:
+        return process.create_time()
+    except psutil.Error:
+        return 0.0
+
+
+# --- control groups -----------------------------------------------------------------------------------------------------
+
+
+def cgroup_of(table: str) -> str | None:
+    """The path of the CPU control group in the text of ``/proc/<pid>/cgroup``; version 2 (``0::``) or 1 (``cpuacct``)."""
+    unified = None
+    for line in table.splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if "cpuacct" in controllers.split(","):
+            return path or None
+        if not controllers:
+            unified = path
+    return unified or None
+
+
+def cgroup_usage_s(cgroup: str, root: Path = Path("/sys/fs/cgroup")) -> float | None:
+    """Cumulative CPU seconds of a control group; ``None`` if they cannot be read."""
+    path = cgroup.lstrip("/")
+    for candidate in (root / path, root):  # inside a container the group is often mounted as the root
+        try:
+            for line in (candidate / "cpu.stat").read_text().splitlines():
+                if line.startswith("usage_usec "):
+                    return int(line.split()[1]) / 1e6
+        except (OSError, ValueError):
+            pass
+    for mount in ("cpuacct", "cpu,cpuacct"):
+        for candidate in (root / mount / path, root / mount):
+            try:
+                return int((candidate / "cpuacct.usage").read_text()) / 1e9
+            except (OSError, ValueError):
+                pass
+    return None
+
+
+class _CgroupAccount:
+    """CPU seconds of a control group that this process counts, where several processes in it may measure."""
+
+    def __init__(self, cgroup: str, registry: Registry, root: Path) -> None:
+        self._cgroup, self._registry, self._root = cgroup, registry, root
+        self._own_s = 0.0
+        self._usage_s = cgroup_usage_s(cgroup, root)
+        self._trees: dict[str, tuple[ProcessTree, float]] = {}
+        self._inner: dict[str, float] = {}
+
+    def own_s(self) -> float:
+        usage_s = cgroup_usage_s(self._cgroup, self._root)
+        if usage_s is None or self._usage_s is None:
+            self._usage_s = usage_s
+            return self._own_s
+        gained_s = usage_s - self._usage_s
+        self._usage_s = usage_s
+        me = self._registry.me
+        sharers = 1
+        peers: Mapping[str, Peer] = self._registry.peers()
+        for key, peer in peers.items():
+            if peer.left_ns is not None or (me is not None and key == me.key) or peer.cgroup is None:
+                continue
+            if peer.boundary == "cgroup" and peer.cgroup == self._cgroup:
+                sharers += 1
+            elif peer.boundary == "cgroup" and peer.cgroup.startswith(self._cgroup.rstrip("/") + "/"):
+                gained_s -= self._gained_inside(peer.cgroup)
+            elif peer.boundary == "process" and (peer.cgroup + "/").startswith(self._cgroup.rstrip("/") + "/"):
+                gained_s -= self._gained_by(key, peer)
+        self._own_s += max(0.0, gained_s) / sharers
+        return self._own_s
+
+    def _gained_inside(self, cgroup: str) -> float:
+        usage_s = cgroup_usage_s(cgroup, self._root) or 0.0
+        before_s = self._inner.get(cgroup, usage_s)
+        self._inner[cgroup] = usage_s
+        return max(0.0, usage_s - before_s)
+
+    def _gained_by(self, key: str, peer: Peer) -> float:
+        import psutil
+
+        try:
+            tree, before_s = self._trees.get(key, (None, 0.0))
+            if tree is None:
+                tree = ProcessTree(self._registry, peer.pid)
+                before_s = tree.own_s()
+            now_s = tree.own_s()
+        except psutil.Error:
+            return 0.0
+        self._trees[key] = (tree, now_s)
+        return max(0.0, now_s - before_s)

@@ -1,0 +1,136 @@
+"""The embedded default: a file of OTLP/JSON lines, appended as results come, so that a killed process loses seconds at most.
+
+The format is the OpenTelemetry file format: any Collector can ingest it later (``otlpjsonfile`` receiver).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from impactsdk import semconv
+from impactsdk.export.metrics import Snapshot, channel_attributes
+from impactsdk.export.otlp_json import encode_metrics, encode_spans
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["Journal"]
+
+_MOST_PENDING = 2048
+_METRICS_EVERY_S = 30.0
+
+
+class Journal:
+    """One file of one process, opened when there is first something to write.
+
+    All methods are called by the sampler's thread alone. A write that fails is told once, the line is taken back so that the
+    file stays readable, what it held is counted in :attr:`dropped`, and the next write is tried again.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        resource: Resource,
+        reader: InMemoryMetricReader | None,
+        version: str,
+        complain: Callable[[str, str], None],
+    ) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        self.path = directory / f"run-{stamp}-{os.getpid()}.jsonl"
+        self.dropped = 0
+        self.written = False
+        self._resource, self._reader, self._version, self._complain = resource, reader, version, complain
+        self._pending: list[ReadableSpan] = []
+        self._descriptor: int | None = None
+        self._metrics_at = time.monotonic() + _METRICS_EVERY_S
+        self._start_unix_ns = time.time_ns()
+
+    def add(self, span: ReadableSpan) -> None:
+        """A span that has just been ended."""
+        self._pending.append(span)
+        if len(self._pending) >= _MOST_PENDING:
+            self._write_spans()
+
+    def tick(self, snapshot: Snapshot) -> None:
+        """Once a second while there is something to tell: what the devices have used so far, and the spans that ended."""
+        self._write_spans()
+        self._write(self._device_energy(snapshot), spans=0)
+        if time.monotonic() >= self._metrics_at:
+            self._write_metrics()
+
+    def close(self, snapshot: Snapshot) -> None:
+        """Write all that is known and close the file."""
+        if self._pending or snapshot.totals.operations or self.written:
+            self._write_spans()
+            self._write(self._device_energy(snapshot), spans=0)
+            self._write_metrics()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+    def _write_spans(self) -> None:
+        spans, self._pending = self._pending, []
+        if spans:
+            self._write(encode_spans(spans), spans=len(spans))
+
+    def _write_metrics(self) -> None:
+        self._metrics_at = time.monotonic() + _METRICS_EVERY_S
+        data = None if self._reader is None else self._reader.get_metrics_data()
+        if data is not None:
+            self._write(encode_metrics(data), spans=0)
+
+    def _device_energy(self, snapshot: Snapshot) -> dict[str, Any]:
+        """``hw.energy`` alone, so that power over time can be drawn, without collecting everything every second."""
+        from opentelemetry.sdk.metrics.export import (
+            AggregationTemporality,
+            Metric,
+            MetricsData,
+            NumberDataPoint,
+            ResourceMetrics,
+            ScopeMetrics,
+            Sum,
+        )
+        from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+        now_ns = time.time_ns()
+        points = [
+            NumberDataPoint(channel_attributes(channel), self._start_unix_ns, now_ns, snapshot.totals.channels[channel.id])
+            for channel in snapshot.channels
+            if channel.id in snapshot.totals.channels
+        ]
+        total = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
+        metric = Metric(semconv.METRIC_HW_ENERGY, "Energy that the device has used since measuring began", "J", total)
+        scope = InstrumentationScope(semconv.SCOPE_NAME, self._version, semconv.SCHEMA_URL)
+        of_scope = ScopeMetrics(scope, [metric], semconv.SCHEMA_URL)
+        return encode_metrics(MetricsData([ResourceMetrics(self._resource, [of_scope], "")]))
+
+    def _write(self, request: dict[str, Any], *, spans: int) -> None:
+        line = json.dumps(request, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+        try:
+            if self._descriptor is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+                self._descriptor = os.open(self.path, flags, 0o644)
+            end = os.lseek(self._descriptor, 0, os.SEEK_END)
+            try:
+                view = memoryview(line)
+                while view:
+                    view = view[os.write(self._descriptor, view) :]
+            except OSError:
+                os.ftruncate(self._descriptor, end)
+                raise
+            self.written = True
+        except OSError as error:
+            self.dropped += spans
+            self._complain(
+                "journal",
+                f"the journal {self.path} cannot be written ({error.strerror or error}); results that do not fit are lost, totals are "
+                "kept; make room, or choose another place with IMPACTSDK_DIRECTORY",
+            )

@@ -1,0 +1,150 @@
+"""The ledger as OpenTelemetry metrics: observable instruments, read when the user's reader asks, and one histogram.
+
+Totals come from the ledger and not from spans, so sampling, queue overflow and lost exports cannot change them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from opentelemetry import trace
+from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
+from opentelemetry.trace import Span
+
+from impactsdk import semconv
+from impactsdk.model import Boundary, Channel, Totals
+
+__all__ = ["Instruments", "Snapshot", "channel_attributes"]
+
+_BUCKETS_J = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """Everything the metrics show, at one settled instant."""
+
+    totals: Totals
+    channels: tuple[Channel, ...]
+    power_w: dict[str, float]
+    by_type_j: dict[str, dict[str, float]]
+    """State (``attributed``, ``unattributed``, ``others``), then ``hw.type``: joules."""
+    boundary: Boundary
+    samples: dict[str, int]
+    sampler_cpu_s: float
+    dropped: int
+
+
+def channel_attributes(channel: Channel) -> dict[str, Any]:
+    """The attributes of a device metric."""
+    values = {
+        semconv.HW_ID: channel.id,
+        semconv.HW_TYPE: channel.type,
+        semconv.HW_NAME: channel.name,
+        semconv.HW_PARENT: channel.parent,
+        semconv.HW_SCOPE: channel.scope,
+        semconv.METHOD: channel.method,
+        semconv.NATURE: channel.nature,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+class Instruments:
+    """The instruments of one session on one MeterProvider.
+
+    OpenTelemetry cannot unregister a callback, so the callbacks hold the session weakly and fall silent when it is gone.
+    """
+
+    def __init__(self, provider: MeterProvider, version: str, owner: Any) -> None:
+        snapshot_of: Callable[[], Any] = weakref.ref(owner)
+
+        def observe(view: Callable[[Snapshot], Iterable[Observation]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+            def callback(options: CallbackOptions) -> Iterable[Observation]:
+                session = snapshot_of()
+                return () if session is None else list(view(session.snapshot()))
+
+            return callback
+
+        meter = provider.get_meter(semconv.SCOPE_NAME, version, schema_url=semconv.SCHEMA_URL)
+        meter.create_observable_counter(
+            semconv.METRIC_HW_ENERGY, [observe(_hw_energy)], "J", "Energy that the device has used since measuring began"
+        )
+        meter.create_observable_gauge(semconv.METRIC_HW_POWER, [observe(_hw_power)], "W", "Power between the last two readings")
+        meter.create_observable_counter(
+            semconv.METRIC_ENERGY, [observe(_energy)], "J", "Own energy of each operation; with its states it adds up to hw.energy"
+        )
+        meter.create_observable_counter(semconv.METRIC_OPERATION_COUNT, [observe(_counts)], "{call}", "Finished calls")
+        meter.create_observable_counter(
+            semconv.METRIC_FUNCTIONAL_UNITS, [observe(_units)], "{unit}", "Functional units done by each operation"
+        )
+        meter.create_observable_counter(semconv.METRIC_SDK_SAMPLES, [observe(_samples)], "{sample}", "Rounds of readings")
+        meter.create_observable_counter(
+            semconv.METRIC_SDK_CPU_TIME, [observe(_cpu_time)], "s", "CPU time of the sampler's thread: what measuring costs"
+        )
+        meter.create_observable_counter(semconv.METRIC_SDK_DROPPED, [observe(_dropped)], "{span}", "Spans that could not be written")
+        described = ("J", "Inclusive energy of one call")
+        try:
+            self._histogram = meter.create_histogram(
+                semconv.METRIC_OPERATION_ENERGY, *described, explicit_bucket_boundaries_advisory=_BUCKETS_J
+            )
+        except TypeError:  # a provider that does not know the advisory parameter
+            self._histogram = meter.create_histogram(semconv.METRIC_OPERATION_ENERGY, *described)
+
+    def record(self, name: str, energy_j: float, span: Span | None) -> None:
+        """One finished call; its span, if sampled, becomes the exemplar."""
+        context = None if span is None else trace.set_span_in_context(span)
+        with contextlib.suppress(TypeError):
+            self._histogram.record(energy_j, {semconv.OPERATION: name}, context)
+
+
+def _hw_energy(snapshot: Snapshot) -> Iterator[Observation]:
+    for channel in snapshot.channels:
+        if channel.id in snapshot.totals.channels:
+            yield Observation(snapshot.totals.channels[channel.id], channel_attributes(channel))
+
+
+def _hw_power(snapshot: Snapshot) -> Iterator[Observation]:
+    for channel in snapshot.channels:
+        if channel.id in snapshot.power_w:
+            yield Observation(snapshot.power_w[channel.id], channel_attributes(channel))
+
+
+def _energy(snapshot: Snapshot) -> Iterator[Observation]:
+    fixed = {semconv.BOUNDARY: snapshot.boundary}
+    for name, operation in snapshot.totals.operations.items():
+        for kind, energy_j in operation.energy_by_type.items():
+            yield Observation(
+                energy_j, {semconv.OPERATION: name, semconv.HW_TYPE: kind, semconv.STATE: "attributed", **fixed}
+            )
+    for state, by_type in snapshot.by_type_j.items():
+        if state != "attributed":
+            for kind, energy_j in by_type.items():
+                yield Observation(energy_j, {semconv.HW_TYPE: kind, semconv.STATE: state, **fixed})
+
+
+def _counts(snapshot: Snapshot) -> Iterator[Observation]:
+    for name, operation in snapshot.totals.operations.items():
+        yield Observation(operation.count, {semconv.OPERATION: name})
+
+
+def _units(snapshot: Snapshot) -> Iterator[Observation]:
+    for name, operation in snapshot.totals.operations.items():
+        if operation.units is not None:
+            unit = {} if operation.unit is None else {semconv.FUNCTIONAL_UNIT_NAME: operation.unit}
+            yield Observation(operation.units, {semconv.OPERATION: name, **unit})
+
+
+def _samples(snapshot: Snapshot) -> Iterator[Observation]:
+    for source, count in snapshot.samples.items():
+        yield Observation(count, {"impact.source": source})
+
+
+def _cpu_time(snapshot: Snapshot) -> Iterator[Observation]:
+    yield Observation(snapshot.sampler_cpu_s)
+
+
+def _dropped(snapshot: Snapshot) -> Iterator[Observation]:
+    yield Observation(snapshot.dropped)

@@ -1,0 +1,284 @@
+"""The meter: the only place where the parts are joined. The default one serves ``impactsdk.measured`` and needs no set-up."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, TypeVar
+
+from opentelemetry import metrics, trace
+
+from impactsdk.clock import SystemClock
+from impactsdk.discovery import check
+from impactsdk.errors import ConfigurationError
+from impactsdk.export.summary import summarise
+from impactsdk.idle import OFF, OffSession
+from impactsdk.model import Measurement, Totals
+from impactsdk.protocols import Clock, EnergySource
+from impactsdk.session import Session
+from impactsdk.settings import Settings
+from impactsdk.wrap import Measured
+
+__all__ = ["Meter", "configure", "default_meter", "flush", "installed_version", "shutdown"]
+
+T = TypeVar("T")
+_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
+
+
+def installed_version() -> str:
+    """The version of impactsdk that is installed."""
+    try:
+        return version("impactsdk")
+    except PackageNotFoundError:
+        return "0"
+
+
+class Meter:
+    """Measures regions from sources and hands the results on. For those who embed impactsdk; others use the default one.
+
+    Nothing is opened or started before the first region, and nothing outlives :meth:`close`.
+
+    Args:
+        settings: From :meth:`Settings.load`; default: the environment's.
+        sources: Objects or names; they win over ``settings.sources``. Default: detection.
+        factors: Reserved for providers of impact factors; only those in ``settings`` are used in this version.
+        tracer_provider: Where spans go; default: what ``settings.export`` and the application's own provider say.
+        meter_provider: Where metrics go, likewise.
+        clock: Where time comes from; for tests.
+
+    Raises:
+        ConfigurationError: A setting cannot be used, or a source that is named does not exist.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        sources: Sequence[EnergySource | str] | None = None,
+        factors: None = None,
+        tracer_provider: trace.TracerProvider | None = None,
+        meter_provider: metrics.MeterProvider | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if factors is not None:
+            raise ConfigurationError(
+                "factors=: this version has no factor providers yet; set carbon_intensity_g_per_kwh, price_per_kwh and pue instead"
+            )
+        self._given = settings
+        self._sources = sources
+        self._providers = (tracer_provider, meter_provider)
+        self._clock = clock or SystemClock()
+        self.session: Session | OffSession | None = None
+        self.listeners: list[Callable[[Measurement], None]] = []
+        self._lock = threading.Lock()
+        self._settings: Settings | None = None
+        self._closed = False
+        self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
+        if settings is not None or sources is not None:
+            self._settings = self._load()
+        _meters.add(self)
+
+    def _load(self) -> Settings:
+        settings = self._given if self._given is not None else Settings.load()
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(f"settings={settings!r}: expected impactsdk.Settings, as Settings.load() gives")
+        if self._sources is not None:
+            arguments = {**settings.names(), "sources": self._sources, "export": settings.export}
+            parsed = Settings.load({}, sources=self._sources)
+            settings = type(settings)(**{**arguments, "sources": parsed.sources, "environ": settings.environ})
+        check(settings)
+        return settings
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        if self._settings is None:
+            self._settings = self._load()
+        return self._settings
+
+    # --- measuring ------------------------------------------------------------------------------------------------------
+
+    def measured(
+        self,
+        name: Any = None,
+        *,
+        unit: str | None = None,
+        count: Callable[[Any], float] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        span: bool = True,
+    ) -> Any:
+        """As :func:`impactsdk.measured`, with this meter."""
+        if name is not None and not isinstance(name, str) and (callable(name) or isinstance(name, staticmethod | classmethod)):
+            return Measured(self, None, unit, count, attributes, span)(name)
+        return Measured(self, name, unit, count, attributes, span)
+
+    def track(
+        self, iterable: Iterable[T], *, name: str = "track", unit: str | None = None, total: int | None = None
+    ) -> Iterator[T]:
+        """As :func:`impactsdk.track`, with this meter."""
+        block = Measured(self, name, unit, None, None, False)
+        for item in iterable:
+            with block as region:
+                if unit is not None:
+                    region.add_units(1)
+                yield item
+
+    def begin(self) -> Session | OffSession:
+        """The session, started if need be. Regions call it; nobody else has to."""
+        with self._lock:
+            if self.session is None:
+                if self._closed or self.settings.disabled:
+                    self.session = OFF
+                else:
+                    self.session = Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners)
+                    _at_exit(self)
+            return self.session
+
+    def totals(self) -> Totals:
+        """The account up to the last settled instant; :meth:`flush` first to have all that has ended in it."""
+        session = self.session
+        return self._last_totals if session is None or session.off else session.snapshot().totals
+
+    def flush(self, timeout_s: float = 5.0) -> bool:
+        """Wait until all that has ended is settled and handed on; say whether that was reached in time."""
+        session = self.session
+        return True if session is None or session.off else session.flush(timeout_s)
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Settle what is open, write, and let go of thread, files and devices; say whether that was done in time.
+
+        Regions that are entered afterwards measure nothing.
+        """
+        with self._lock:
+            session, self.session, self._closed = self.session, OFF, True
+        if session is None or session.off:
+            return True
+        closed = session.close(self.settings.shutdown_timeout_s if timeout_s is None else timeout_s)
+        account = session.snapshot()
+        self._last_totals = account.totals
+        if session.summary_wanted:
+            _print(summarise(account, session.journal_path))
+        return closed
+
+    def reopen(self, settings: Settings) -> None:
+        """Close what runs and measure with other settings from the next region on; for :func:`configure`."""
+        if self.session is not None and not self.session.off:
+            self.close()
+        with self._lock:
+            self._given, self._settings = settings, settings
+            self.session, self._closed = None, False
+
+    @contextmanager
+    def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
+        """For a while, measure with other settings in a session of its own; what ran before then goes on. For tests."""
+        kept = (self._given, self._settings, self._clock, self.session, self._closed)
+        self._given = self._settings = settings
+        self._clock, self.session, self._closed = clock or SystemClock(), None, False
+        try:
+            yield
+        finally:
+            if self.session is not None and not self.session.off:
+                self.session.close(settings.shutdown_timeout_s)
+            self._given, self._settings, self._clock, self.session, self._closed = kept
+
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __reduce__(self) -> tuple[Callable[[], Meter], tuple[()]]:
+        if self is _default:
+            return default_meter, ()
+        raise TypeError("only functions measured by the default meter can be pickled; use impactsdk.measured")
+
+    def forked(self) -> None:
+        """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
+        self._lock = threading.Lock()
+        if self.session is not None and not self.session.off:
+            self.session.forsake()
+            self.session = None
+
+
+def _print(text: str) -> None:
+    stream = sys.stderr
+    if text and stream is not None:
+        try:
+            stream.write(text)
+            stream.flush()
+        except (OSError, ValueError):
+            return  # nobody reads it any more
+
+
+# --- the end of the process, and its division ---------------------------------------------------------------------------------
+
+_exit_pid: int | None = None
+
+
+def _at_exit(meter: Meter) -> None:
+    """Have all meters closed when this process ends; asked at first use, so that the providers of the application close later."""
+    global _exit_pid
+    if _exit_pid == os.getpid():
+        return
+    _exit_pid = os.getpid()
+    atexit.register(_close_all)
+    pools = sys.modules.get("multiprocessing.util")
+    if pools is not None and hasattr(pools, "Finalize"):
+        # Children of multiprocessing leave through os._exit, which runs these and not atexit.
+        pools.Finalize(None, _close_all, exitpriority=100)
+
+
+def _close_all() -> None:
+    for meter in list(_meters):
+        meter.close()
+
+
+def _forked() -> None:
+    for meter in list(_meters):
+        meter.forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+
+
+# --- the default meter ------------------------------------------------------------------------------------------------------
+
+_default = Meter()
+
+
+def default_meter() -> Meter:
+    """The meter that ``impactsdk.measured`` uses. ``testing.capture`` may put another in its place."""
+    return _default
+
+
+def configure(**settings: Any) -> Meter:
+    """Set up the default meter and return it. Optional: without it the environment and the defaults hold.
+
+    Takes the names of :class:`impactsdk.Settings`, as keywords only. The same call twice changes nothing; another one, after
+    something was measured, settles and writes that first and measures anew.
+
+    Raises:
+        ConfigurationError: A name or a value cannot be used; what ran goes on unchanged.
+    """
+    loaded = Settings.load(**settings)
+    check(loaded)
+    if _default.session is None or _default.session.off or loaded != _default.settings:
+        _default.reopen(loaded)
+    return _default
+
+
+def flush(timeout_s: float = 5.0) -> bool:
+    """Wait until all that has ended is settled and handed on, at most ``timeout_s`` seconds; say whether it is."""
+    return _default.flush(timeout_s)
+
+
+def shutdown(timeout_s: float | None = None) -> bool:
+    """Close the default meter: settle, write, let go. Regions afterwards measure nothing until :func:`configure`."""
+    return _default.close(timeout_s)

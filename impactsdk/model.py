@@ -1,0 +1,222 @@
+"""The values that travel between the rooms: channels, readings, energies, measurements and impacts.
+
+All are frozen. A number's name ends in its unit; ``None`` means unknown and is never replaced by zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = [
+    "Boundary",
+    "Channel",
+    "Energy",
+    "Impact",
+    "Measurement",
+    "Nature",
+    "Operation",
+    "Quality",
+    "Reading",
+    "Sharing",
+    "Totals",
+]
+
+Nature = Literal["measured", "calculated", "estimated", "forecast"]
+Boundary = Literal["process", "cgroup", "machine"]
+Quality = Literal["measured", "interpolated", "bounded", "estimated", "partial", "absent"]
+Sharing = Literal["exclusive", "cpu_time", "board"]
+
+
+@dataclass(frozen=True, slots=True)
+class Channel:
+    """One stream of energy: a GPU board, a CPU package, a DRAM domain.
+
+    Args:
+        id: Stable over restarts, e.g. ``gpu:GPU-<uuid>`` or ``cpu:package-0``; becomes ``hw.id``.
+        type: ``hw.type`` of the OpenTelemetry hardware conventions: ``gpu``, ``cpu``, ``memory``, ...
+        method: How the joules are found, with a version where that matters: ``nvml.total_energy``, ``rapl.package``.
+        nature: ``measured`` for a counter, ``calculated`` for integrated power, ``estimated`` for a model.
+        tick_s: The longest time between two refreshes of the counter, where the source knows it. ``0.0`` says that each
+            reading is exact at the instant of reading. ``None`` says unknown: the tick is then observed.
+        max_power_w: A power that the device cannot exceed; it narrows the interval of short spans. ``None``: no such bound.
+        min_power_w: A power that the device cannot go below.
+        resolution_j: The step of the counter.
+        sharing: Who else uses the device. ``exclusive``: nobody. ``cpu_time``: every process of the machine, by busy CPU
+            time. ``board``: perhaps other measuring processes; split between those that are known.
+        name: What a person calls it, e.g. the model of the board; becomes ``hw.name``.
+        parent: The id of the device that contains this one; becomes ``hw.parent``.
+        scope: What the counter covers where that is not the device alone, e.g. ``module`` on Grace Hopper (CPU and GPU) or
+            ``board`` for a MIG slice (the whole parent board: an upper bound).
+    """
+
+    id: str
+    type: str
+    method: str
+    nature: Nature = "measured"
+    tick_s: float | None = None
+    max_power_w: float | None = None
+    min_power_w: float = 0.0
+    resolution_j: float = 0.0
+    sharing: Sharing = "exclusive"
+    name: str | None = None
+    parent: str | None = None
+    scope: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What one channel's counter showed: cumulative joules since some fixed but arbitrary start.
+
+    Args:
+        channel_id: The :class:`Channel` that was read.
+        energy_j: Cumulative joules; ``None`` if the device did not answer, which makes a gap and never a zero.
+        low_j: For a model, the same integral with its lower estimate of power; ``None`` for a counter.
+        high_j: For a model, the same integral with its upper estimate of power; ``None`` for a counter.
+        error: Why ``energy_j`` is ``None``.
+    """
+
+    channel_id: str
+    energy_j: float | None
+    low_j: float | None = None
+    high_j: float | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Energy:
+    """Joules with what is known about them: ``low_j <= true value <= high_j``; ``None`` where nothing is known."""
+
+    energy_j: float | None
+    low_j: float | None = None
+    high_j: float | None = None
+    quality: Quality = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Impact:
+    """What joules cost. Every field is ``None`` until a factor for it is known.
+
+    Args:
+        carbon_g: Operational emissions, gCO2e, PUE included.
+        embodied_g: Share of the hardware's manufacture, gCO2e.
+        water_l: Water consumed, litres.
+        cost: Price of the electricity, in ``currency``.
+        currency: ISO 4217 code.
+        damage_usd: Social cost of the carbon, USD of 2020.
+        health_daly: Disability-adjusted life years.
+        biodiversity_species_yr: Species-years.
+        sci_g_per_unit: Software Carbon Intensity (ISO/IEC 21031:2024), gCO2e per functional unit.
+        factors: The factors used, one mapping each: name, value, unit, place, year, scope, source.
+    """
+
+    carbon_g: float | None = None
+    embodied_g: float | None = None
+    water_l: float | None = None
+    cost: float | None = None
+    currency: str | None = None
+    damage_usd: float | None = None
+    health_daly: float | None = None
+    biodiversity_species_yr: float | None = None
+    sci_g_per_unit: float | None = None
+    factors: tuple[dict[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one finished region cost.
+
+    Args:
+        name: The operation.
+        start_unix_ns: Wall-clock start, nanoseconds since 1970. Only a stamp; ``duration_s`` is monotonic.
+        duration_s: From entering to leaving, seconds.
+        energy_j: Inclusive: own energy plus that of the finished descendants in this process. Never sum it over spans.
+        self_energy_j: What this region owes alone. The only one that may be summed over spans.
+        energy_low_j: Lower end of the interval that holds the true ``energy_j``.
+        energy_high_j: Upper end; ``None`` if no upper bound is known.
+        self_energy_low_j: Lower end of the interval that holds the true ``self_energy_j``.
+        self_energy_high_j: Upper end of it.
+        energy_by_type: ``energy_j`` by ``hw.type``; sums to ``energy_j``.
+        self_energy_by_type: ``self_energy_j`` by ``hw.type``; sums to ``self_energy_j``.
+        nature: The weakest nature among the channels: ``measured``, ``calculated``, ``estimated``.
+        method: The channels' methods, joined by ``+``; ``None`` if there was no channel.
+        boundary: ``process``, ``cgroup`` or ``machine``.
+        quality: See ``impactsdk.model.Quality`` and the README.
+        coverage: Part of the duration for which the devices answered, 0 to 1.
+        attribution: How shared devices were divided: ``exclusive``, ``cpu_time_share``, ``time_share``, joined by ``+``.
+        unit: The functional unit, e.g. ``sentence``.
+        units: How many of them this region did; ``None`` if unknown.
+        impact: What the joules cost.
+        trace_id: The span's trace, 32 hexadecimal digits; ``None`` without a recorded span.
+        span_id: The span, 16 hexadecimal digits.
+    """
+
+    name: str
+    start_unix_ns: int
+    duration_s: float
+    energy_j: float | None
+    self_energy_j: float | None
+    energy_low_j: float | None
+    energy_high_j: float | None
+    self_energy_low_j: float | None
+    self_energy_high_j: float | None
+    energy_by_type: dict[str, float]
+    self_energy_by_type: dict[str, float]
+    nature: Nature | None
+    method: str | None
+    boundary: Boundary
+    quality: Quality
+    coverage: float
+    attribution: str | None = None
+    unit: str | None = None
+    units: float | None = None
+    impact: Impact = field(default_factory=Impact)
+    trace_id: str | None = None
+    span_id: str | None = None
+
+    @property
+    def power_w(self) -> float | None:
+        """Mean inclusive power over the duration, watts."""
+        return None if self.energy_j is None or self.duration_s <= 0 else self.energy_j / self.duration_s
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The finished regions of one name, added up.
+
+    Args:
+        count: How many have finished.
+        duration_s: Their durations, added; regions that overlap or nest count each.
+        energy_j: Their *self* energies, added; ``None`` while no device answered.
+        energy_by_type: The same by ``hw.type``.
+        unit: The functional unit.
+        units: How many of them; ``None`` if none was ever reported.
+        impact: What the joules cost.
+    """
+
+    count: int
+    duration_s: float
+    energy_j: float | None
+    energy_by_type: dict[str, float]
+    unit: str | None
+    units: float | None
+    impact: Impact = field(default_factory=Impact)
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The account of a meter: ``attributed_j + unattributed_j + others_j`` is what the counters say was used.
+
+    Args:
+        channels: Per channel id, joules counted since the meter's first reading, up to the last settled instant.
+        attributed_j: Self energy of all regions, open ones included.
+        unattributed_j: Energy of this boundary while no region was open.
+        others_j: What the machine used for someone else.
+        operations: Per name, the finished regions.
+    """
+
+    channels: dict[str, float]
+    attributed_j: float
+    unattributed_j: float
+    others_j: float
+    operations: dict[str, Operation]

@@ -1,0 +1,78 @@
+"""The plug-in points: what a source of energy readings, a provider of factors and a clock must offer.
+
+A new device is a new class in a new file with this shape; nothing has to be registered to pass one to
+:class:`impactsdk.Meter`. To be found without being passed, name a factory in the entry-point group ``impactsdk.sources``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from impactsdk.model import Channel, Reading
+
+__all__ = ["Clock", "EnergySource", "FactorProvider", "Waker"]
+
+
+class Waker(Protocol):
+    """What the sampler sleeps on."""
+
+    def set(self) -> None:
+        """Wake the sleeper now, or at once when it next sleeps."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until :meth:`set` or the time-out; say whether it was set, and forget that it was."""
+
+
+class Clock(Protocol):
+    """Where time comes from. :class:`impactsdk.testing.FakeClock` is the one for tests."""
+
+    def now_ns(self) -> int:
+        """Monotonic nanoseconds."""
+
+    def unix_ns(self) -> int:
+        """Wall-clock nanoseconds since 1970, for stamps only."""
+
+    def waker(self) -> Waker:
+        """A new thing to sleep on."""
+
+
+@runtime_checkable
+class EnergySource(Protocol):
+    """A device, or a family of devices, that can say how many joules it has used.
+
+    All methods are called from one background thread. A source whose device only knows watts integrates them itself.
+    """
+
+    name: str
+    """Short and lower case: ``nvml``, ``rapl``."""
+
+    def open(self, clock: Clock) -> Sequence[Channel]:
+        """Find the devices and name their channels.
+
+        Raises:
+            SourceUnavailableError: There is no such device here, or it may not be read.
+        """
+
+    def read(self) -> Iterable[Reading]:
+        """Read every channel once.
+
+        Best written as a generator that yields each reading right after its device call: the reading is then stamped with
+        the instants just before and after it. A channel that did not answer is a reading with ``energy_j=None``, or none
+        at all.
+
+        Raises:
+            SourceFailedError: The devices are gone for good. Any other exception is a gap for all channels, and the next
+                read is tried.
+        """
+
+    def close(self) -> None:
+        """Let go of the devices. Called once, also after a failure."""
+
+
+@runtime_checkable
+class FactorProvider(Protocol):
+    """Knows grams, litres or money per kWh for a place and a time."""
+
+    def factors(self, *, region: str | None, unix_ns: int) -> Sequence[dict[str, Any]]:
+        """The factors that apply, best first; empty if none is known."""

@@ -1,0 +1,420 @@
+"""One run of a meter in one process: regions come in from any thread, joules go out from the sampler's.
+
+A fork leaves the session behind with its parent; the child starts its own at its first region.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable
+from operator import itemgetter
+from typing import Any
+
+from opentelemetry import metrics, trace
+
+from impactsdk.accounts import Accounts
+from impactsdk.discovery import candidates
+from impactsdk.energy.curve import Curve, Knot
+from impactsdk.energy.ledger import Ledger, Tally
+from impactsdk.energy.registry import Registry, runtime_directory
+from impactsdk.energy.sampler import Probe, Sampler
+from impactsdk.energy.segment import Timeline
+from impactsdk.energy.share import CpuShare, cgroup_of
+from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError, SourceUnavailableError
+from impactsdk.export.metrics import Instruments, Snapshot
+from impactsdk.export.providers import resolve
+from impactsdk.export.spans import end_span
+from impactsdk.model import Measurement
+from impactsdk.protocols import Clock
+from impactsdk.region import END, PAUSE, START, Region
+from impactsdk.settings import Settings
+
+__all__ = ["Session"]
+
+_log = logging.getLogger(__name__)
+_READY_S = 2.0
+_TICK_NS = 1_000_000_000
+
+
+class Session:
+    """Made at the first region. The attributes that regions touch are plain, so that the hot path finds them at once."""
+
+    off = False
+
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock,
+        version: str,
+        tracer_provider: trace.TracerProvider | None,
+        meter_provider: metrics.MeterProvider | None,
+        listeners: list[Callable[[Measurement], None]],
+    ) -> None:
+        self.settings, self.clock = settings, clock
+        self.now_ns, self.unix_ns = clock.now_ns, clock.unix_ns
+        self.events: deque[tuple[int, int, Any, Any]] = deque()
+        self.asleep = False
+        self.dead = False
+        self.pid = os.getpid()
+        self.complaints: dict[str, str] = {}
+        self.accounts = Accounts(settings)
+        self.tallies = self.accounts.tallies
+        self._listeners = listeners
+        self._lock = threading.RLock()
+        self._pending: list[tuple[int, int, Any, Any]] = []
+        self._timeline: Timeline | None = None
+        self._ledger: Ledger | None = None
+        self._closing = False
+        self._given_up: set[str] = set()
+        self._tick_ns = 0
+        self._anchor_ns = clock.unix_ns() - clock.now_ns()
+        self._registry = Registry(runtime_directory(settings.environ))
+        self._cpu_share: CpuShare | None = None
+        self._cpu_marks: dict[str, tuple[float, float]] = {}
+        self._outputs = resolve(settings, tracer_provider, meter_provider, version, self.complain)
+        self.tracer = self._outputs.tracer
+        self._instruments = [Instruments(provider, version, self) for provider in self._outputs.meter_providers]
+        self._sampler = Sampler(
+            clock,
+            begin=self._open_sources,
+            before_round=self._sample_cpu,
+            settle=self._settle,
+            busy=self._busy,
+            took=self._divide,
+            end=self._end,
+            sleeping=self._note_sleep,
+        )
+        self._sampler.start()
+        deadline = time.monotonic() + _READY_S
+        # Once, before the first region: what the sources show now is what its energy is counted from.
+        while not self._sampler.ready.wait(0.05) and time.monotonic() < deadline:
+            pass
+
+    # --- what regions ask for ---------------------------------------------------------------------------------------
+
+    def tally(self, name: str, unit: str | None) -> Tally:
+        """The account of a name; made when it is new."""
+        return self.accounts.tally(name, unit, self.complain)
+
+    def wake(self) -> None:
+        """A region was opened while the sampler slept long."""
+        self.asleep = False
+        if not self.dead:
+            self._sampler.wake()
+
+    def relieve(self) -> None:
+        """More events wait than should: let the sampler's thread run."""
+        if not self.dead:
+            self._look_after()
+            self._sampler.hurry()
+            time.sleep(0)
+
+    def wait_for(self, region: Region, timeout_s: float) -> Measurement:
+        """The measurement of a closed region, once the reading that covers it has come."""
+        if self.dead:
+            raise RegionError(f"{region.name!r} was opened in another process (before a fork); ask for its result there")
+        if not getattr(region, "settled", False):
+            region.waiter = done = threading.Event()
+            deadline = time.monotonic() + timeout_s
+            while not getattr(region, "settled", False):
+                self._sampler.hurry()
+                self._look_after()
+                left_s = deadline - time.monotonic()
+                if left_s <= 0 or self._sampler.ended.is_set():
+                    break
+                done.wait(min(left_s, 0.2))
+            if not getattr(region, "settled", False):
+                raise SettleTimeoutError(
+                    f"no reading that covers {region.name!r} came within {timeout_s} s; the meter may be closed or a device may hang"
+                )
+        if getattr(region, "measurement", None) is None:
+            region.measurement = self.accounts.measurement(region, self._anchor_ns)
+        measurement: Measurement = region.measurement
+        return measurement
+
+    def complain(self, key: str, message: str) -> None:
+        """Warn once about one kind of trouble; never raise."""
+        if key in self.complaints:
+            return
+        self.complaints[key] = message
+        try:
+            warnings.warn(message, DegradedWarning, stacklevel=2)
+        except Warning:
+            _log.debug("%s", message)  # the user has made warnings errors; in this thread it would reach nobody
+
+    # --- what the meter asks for --------------------------------------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        """All totals at the last settled instant."""
+        with self._lock:
+            return self.accounts.snapshot(
+                self._ledger,
+                list(self._sampler.probes),
+                self._sampler.cpu_s,
+                0 if self._outputs.journal is None else self._outputs.journal.dropped,
+            )
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything that has ended by now is settled and handed on; say whether that was reached."""
+        deadline = time.monotonic() + timeout_s
+        until_ns = self.now_ns()
+        while not self._settled(until_ns):
+            self._sampler.hurry()
+            self._look_after()
+            if time.monotonic() >= deadline or self._sampler.ended.is_set():
+                return False
+            time.sleep(0.002)
+        left_ms = max(1, round((deadline - time.monotonic()) * 1000))
+        flushed = True
+        for provider in self._outputs.used + self._outputs.owned:
+            force_flush = getattr(provider, "force_flush", None)
+            if force_flush is not None:
+                try:
+                    flushed = force_flush(left_ms) is not False and flushed
+                except Exception as error:  # noqa: BLE001 - somebody else's exporter
+                    self.complain("flush", f"an exporter could not be flushed: {error!r}")
+                    flushed = False
+        with self._lock:
+            if self._outputs.journal is not None and self._outputs.journal.written | bool(self.tallies):
+                self._outputs.journal.tick(self.snapshot())
+        return flushed
+
+    def close(self, timeout_s: float) -> bool:
+        """Read a last time, settle what is open, write and stop; at most so long."""
+        if self.dead or self._closing:
+            return True
+        self._closing = True
+        deadline = time.monotonic() + timeout_s
+        self._sampler.stop(min(1.0, timeout_s / 2))
+        while not self._sampler.ended.wait(0.05):
+            self._look_after()
+            if time.monotonic() >= deadline:
+                self.complain(
+                    "close",
+                    f"results could not all be written within {timeout_s} s and are left behind; "
+                    "IMPACTSDK_SHUTDOWN_TIMEOUT_S allows more time",
+                )
+                return False
+        return self._sampler.join(max(0.0, deadline - time.monotonic()))
+
+    def forsake(self) -> None:
+        """In the child of a fork: all this is the parent's."""
+        self.dead = True
+        self.asleep = False
+        self._registry.forsake()
+
+    @property
+    def journal_path(self) -> Any:
+        """Where the journal is, if anything was written."""
+        journal = self._outputs.journal
+        return None if journal is None or not journal.written else journal.path
+
+    @property
+    def summary_wanted(self) -> bool:
+        """Whether the person at the terminal is to be told."""
+        return self._outputs.summary
+
+    # --- in the sampler's thread --------------------------------------------------------------------------------------
+
+    def _open_sources(self, sampler: Sampler) -> list[Probe]:
+        probes: list[Probe] = []
+        for alternatives in candidates(self.settings, self.complain):
+            for source in alternatives:
+                probe = Probe(source, self.clock, self.complain, self.settings.interval_s)
+                if probe.name in self._given_up:
+                    continue
+                sampler.calling(probe)
+                try:
+                    probe.open()
+                except SourceUnavailableError as error:
+                    quiet = getattr(error, "expected", False) and self.settings.sources is None
+                    _log.info("%s: %s", probe.name, error) if quiet else self.complain(f"open:{probe.name}", f"{probe.name}: {error}")
+                    continue
+                finally:
+                    if not sampler.superseded():
+                        sampler.calling(None)
+                if sampler.superseded():
+                    return []
+                if probe.hung:
+                    continue
+                if getattr(source, "degraded", None):
+                    self.complain(f"degraded:{probe.name}", str(source.degraded))  # type: ignore[attr-defined]
+                probes.append(probe)
+                break
+        self._begin_sharing([curve for probe in probes for curve in probe.curves.values()])
+        return probes
+
+    def _begin_sharing(self, curves: list[Curve]) -> None:
+        boundary = self.settings.boundary
+        self.accounts.curves = curves
+        shared = [curve.channel for curve in curves if curve.channel.sharing != "exclusive"]
+        if boundary == "machine" or not shared:
+            return
+        cgroup = None
+        try:
+            with open("/proc/self/cgroup", encoding="utf-8") as table:  # noqa: PTH123 - one line, no path arithmetic
+                cgroup = cgroup_of(table.read())
+        except OSError:
+            pass
+        if boundary == "cgroup" and cgroup is None:
+            self.complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
+        boards = [channel.id for channel in shared if channel.sharing == "board"]
+        joined_ns = self._registry.join(boundary=boundary, cgroup=cgroup, boards=boards)
+        if self._registry.error is not None and boards:
+            self.complain(
+                "registry",
+                f"other measuring processes cannot be seen: {self._registry.error}; a GPU that several use is counted by each; "
+                "IMPACTSDK_RUNTIME_DIR names another place",
+            )
+        if any(channel.sharing == "cpu_time" for channel in shared):
+            self._cpu_share = CpuShare(boundary, self._registry, cgroup=cgroup)
+        while boards and self.clock.now_ns() < joined_ns <= self.clock.now_ns() + 1_000_000_000:
+            time.sleep(0.002)  # once: until then the others do not know of us
+
+    def _sample_cpu(self) -> None:
+        if self._cpu_share is not None:
+            self._cpu_share.sample()
+
+    def _divide(self, curve: Curve, knot: Knot | None) -> None:
+        """A channel was read: say what part of the interval that this closed is ours."""
+        if knot is None or self.settings.boundary == "machine":
+            return
+        sharing = curve.channel.sharing
+        if sharing == "cpu_time" and self._cpu_share is not None:
+            mark = self._cpu_marks.get(curve.channel.id)
+            self._cpu_marks[curve.channel.id] = (self._cpu_share.counted_s, self._cpu_share.busy_s)
+            if mark is not None:
+                curve.divide(self._cpu_share.since(*mark))
+        elif sharing == "board" and len(curve.knots) > 1:
+            curve.divide(self._registry.board_share(curve.channel.id, curve.knots[-2].at_ns, knot.at_ns))
+
+    def _note_sleep(self, asleep: bool) -> None:
+        self.asleep = asleep
+
+    def _busy(self) -> bool:
+        return bool(self.events or self._pending or (self._ledger is not None and self._ledger.open_entries))
+
+    def _settle(self, *, final: bool = False) -> int:
+        """Bring the account up to the latest instant that all curves agree on."""
+        ended: list[Region] = []
+        with self._lock:
+            now_ns = self.now_ns()
+            if self._timeline is None:
+                start_ns = max([curve.knots[0].at_ns for curve in self.accounts.curves if curve.knots], default=now_ns)
+                self._timeline = Timeline(self.accounts.curves, start_ns)
+                self._ledger = Ledger(len(self.accounts.curves), start_ns)
+            pending = self._pending
+            if self.events:
+                before = len(pending)
+                events = self.events
+                pending += [events.popleft() for _ in range(len(events))]
+                if before + 1 < len(pending):
+                    pending.sort(key=itemgetter(0))  # threads stamp first and append then
+            assert self._ledger is not None
+            ledger, done = self._ledger, 0
+            segments = list(self._timeline.advance(now_ns, final=final))
+            for segment in segments:
+                ledger.begin(segment)
+                # At the very end what comes after the last reading is taken as happening with it.
+                everything = final and segment is segments[-1]
+                while done < len(pending) and (everything or pending[done][0] <= segment.end_ns):
+                    self._apply(ledger, pending[done], segment.end_ns, ended)
+                    done += 1
+                ledger.close()
+            del pending[:done]
+            for region in ended:
+                self._finish(region)
+            if now_ns - self._tick_ns >= _TICK_NS and (self.events or pending or ended or ledger.open_entries):
+                self._tick_ns = now_ns
+                if self._outputs.journal is not None:
+                    self._outputs.journal.tick(self.snapshot())
+            return len(pending)
+
+    def _apply(self, ledger: Ledger, event: tuple[int, int, Any, Any], until_ns: int, ended: list[Region]) -> None:
+        at_ns, kind, region, extra = event
+        at_ns = min(at_ns, until_ns)
+        if kind == START:
+            ledger.start(region, extra, at_ns)
+        elif not getattr(region, "open", False):
+            return  # it was closed when the process ended
+        elif kind == END:
+            ledger.end(region, at_ns)
+            ended.append(region)
+        elif kind == PAUSE:
+            ledger.pause(region, extra, at_ns)
+        else:
+            leaf, consumer = extra
+            ledger.resume(region, leaf, consumer, at_ns)
+
+    def _finish(self, region: Region) -> None:
+        """A region's energy is known: account for it, end its span, tell whoever waits."""
+        try:
+            self.accounts.add_units(region)
+            span = region.span
+            if span is not None or self._listeners:
+                region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
+            if span is not None:
+                assert region.exit_ns is not None
+                end_unix_ns = region.start_unix_ns + region.exit_ns - region.enter_ns
+                end_span(span, measurement, end_unix_ns, interrupted=getattr(region, "interrupted", False))
+                if self._outputs.journal is not None:
+                    self._outputs.journal.add(span)  # type: ignore[arg-type]
+            energy_j = self.accounts.energy_j(region)
+            if energy_j is not None:
+                for instruments in self._instruments:
+                    instruments.record(region.tally.name, energy_j, span)
+            for listener in tuple(self._listeners):
+                listener(measurement)
+        except Exception as error:  # noqa: BLE001 - an exporter of somebody else's, or a mistake of ours
+            _log.debug("a span could not be finished", exc_info=True)
+            self.complain("finish", f"a result could not be handed on ({error!r}); totals are not affected")
+        region.settled = True
+        waiter = getattr(region, "waiter", None)
+        if waiter is not None:
+            waiter.set()
+
+    def _settled(self, until_ns: int) -> bool:
+        with self._lock:
+            return (
+                self._sampler.ready.is_set()
+                and not any(event[0] <= until_ns for event in list(self.events)[:1])
+                and not any(event[0] <= until_ns for event in self._pending)
+                and (self._timeline is not None and self._timeline.until_ns >= until_ns)
+            )
+
+    def _look_after(self) -> None:
+        name = self._sampler.look_after()
+        if name is not None:
+            self._given_up.add(name)
+            self.complain(f"hang:{name}", f"{name} does not return from a device call; measuring goes on without it")
+
+    def _end(self) -> None:
+        """The last thing: close what is still open, write, let go."""
+        self._settle()
+        with self._lock:
+            ledger = self._ledger
+            if ledger is not None:
+                at_ns = self.now_ns()
+                for entry in reversed(list(ledger.open_entries)):  # innermost first
+                    region: Region = entry  # type: ignore[assignment]
+                    if region.exit_ns is None:
+                        region.exit_ns = at_ns
+                        region.interrupted = True
+                    self.events.append((region.exit_ns, END, region, None))
+            self._settle(final=True)
+            for probe in self._sampler.probes:
+                if not probe.hung:
+                    probe.close()
+            self._registry.leave()
+            if self._outputs.journal is not None:
+                self._outputs.journal.close(self.snapshot())
+        for provider in self._outputs.owned:
+            try:
+                provider.shutdown()
+            except Exception as error:  # noqa: BLE001 - somebody else's exporter
+                self.complain("shutdown", f"an exporter could not be shut down: {error!r}")
