@@ -36,6 +36,9 @@ class Accounts:
 
     def tally(self, name: str, unit: str | None, complain: Callable[[str, str], None]) -> Tally:
         """The account of ``name``, made when it is new. A name keeps its first unit; names beyond a limit share an account."""
+        tally = self.tallies.get(name)
+        if tally is not None and (unit is None or tally.unit == unit):
+            return tally
         with self._lock:
             tally = self.tallies.get(name)
             if tally is None and len(self.tallies) >= _MOST_NAMES:
@@ -57,8 +60,9 @@ class Accounts:
 
     def add_units(self, region: Region) -> None:
         """The functional units of a finished region, unless they are of another kind than its account's."""
-        if region.units is not None and region.unit == region.tally.unit:
-            region.tally.units = (region.tally.units or 0.0) + region.units
+        units = getattr(region, "units", None)
+        if units is not None and region.unit == region.tally.unit:
+            region.tally.units = (region.tally.units or 0.0) + units
 
     # --- one region -------------------------------------------------------------------------------------------------------
 
@@ -96,10 +100,12 @@ class Accounts:
             bounded = region.enter_ns + 1_000_000 >= region.start_ns
             high_j = high if bounded and math.isfinite(high) else None
             self_high_j = self_high if bounded and math.isfinite(self_high) else None
-        context: Any = None if region.span is None else region.span.get_span_context()
+        span = region.span if region.spec.span else None
+        context: Any = None if span is None else span.get_span_context()
+        units = getattr(region, "units", None)
         return Measurement(
             name=region.name,
-            start_unix_ns=region.enter_ns + anchor_ns if region.span is None else region.start_unix_ns,
+            start_unix_ns=region.start_unix_ns if region.spec.span else region.enter_ns + anchor_ns,
             duration_s=duration_ns * 1e-9,
             energy_j=energy_j,
             self_energy_j=self_j,
@@ -116,8 +122,8 @@ class Accounts:
             coverage=coverage,
             attribution=self._attribution(live) if known else None,
             unit=region.unit,
-            units=region.units,
-            impact=impact_of(energy_j, self._settings, units=region.units),
+            units=units,
+            impact=impact_of(energy_j, self._settings, units=units),
             trace_id=f"{context.trace_id:032x}" if context is not None and context.is_valid else None,
             span_id=f"{context.span_id:016x}" if context is not None and context.is_valid else None,
         )
@@ -173,7 +179,8 @@ class Accounts:
             by_state: dict[str, dict[str, float]] = {}
         else:
             others = [
-                max(0.0, total - own - idle)
+                # What is left of rounding is nobody's.
+                rest if (rest := total - own - idle) > 1e-9 * total else 0.0
                 for total, own, idle in zip(ledger.channels_j, ledger.attributed_j, ledger.unattributed_j, strict=True)
             ]
             channels = {

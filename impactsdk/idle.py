@@ -6,38 +6,21 @@ import time
 from collections import deque
 from typing import Any
 
-from impactsdk.energy.ledger import Tally
 from impactsdk.model import Measurement
-from impactsdk.region import Region
+from impactsdk.region import Recorder, Region
 
 __all__ = ["OFF", "OffSession"]
 
 
-class OffSession:
-    """A session that is none."""
+class OffSession(Recorder):
+    """A session that is none: it takes everything and keeps nothing."""
 
-    off = True
-    tracer = None
-    asleep = False
-    now_ns = staticmethod(time.perf_counter_ns)
-    unix_ns = staticmethod(time.time_ns)
+    __slots__ = ()
 
     def __init__(self) -> None:
-        self.events: deque[tuple[int, int, Any, Any]] = deque(maxlen=0)
-        self.tallies: dict[str, Tally] = {}
-
-    def tally(self, name: str, unit: str | None) -> Tally:
-        """An account that nobody keeps."""
-        return Tally(name, unit)
-
-    def wake(self) -> None:
-        """There is nobody to wake."""
-
-    def relieve(self) -> None:
-        """Nothing waits."""
-
-    def complain(self, key: str, message: str) -> None:
-        """Nothing of ours runs that could fail."""
+        self.append = deque[Any](maxlen=0).append
+        self.attention, self.off, self.tracer = False, True, None
+        self.now_ns, self.unix_ns = time.perf_counter_ns, time.time_ns
 
     def wait_for(self, region: Region, timeout_s: float) -> Measurement:
         """A measurement that says that nothing was measured."""
@@ -60,7 +43,7 @@ class OffSession:
             quality="absent",
             coverage=0.0,
             unit=region.unit,
-            units=region.units,
+            units=getattr(region, "units", None),
         )
 
 

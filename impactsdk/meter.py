@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 
 from opentelemetry import metrics, trace
 
@@ -21,13 +21,18 @@ from impactsdk.export.summary import summarise
 from impactsdk.idle import OFF, OffSession
 from impactsdk.model import Measurement, Totals
 from impactsdk.protocols import Clock, EnergySource
+from impactsdk.region import Spec
 from impactsdk.session import Session
 from impactsdk.settings import Settings
-from impactsdk.wrap import Measured
+from impactsdk.wrap import Measured, checked_spec
 
 __all__ = ["Meter", "configure", "default_meter", "flush", "installed_version", "shutdown"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
 T = TypeVar("T")
+_MOST_SPECS = 2_000
+_new = object.__new__
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 
 
@@ -77,6 +82,8 @@ class Meter:
         self.session: Session | OffSession | None = None
         self.listeners: list[Callable[[Measurement], None]] = []
         self._lock = threading.Lock()
+        self._span_specs: dict[str, Spec] = {}
+        self._ledger_specs: dict[str, Spec] = {}
         self._settings: Settings | None = None
         self._closed = False
         self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
@@ -104,6 +111,18 @@ class Meter:
 
     # --- measuring ------------------------------------------------------------------------------------------------------
 
+    @overload
+    def measured(self, name: Callable[P, R], /) -> Callable[P, R]: ...
+    @overload
+    def measured(
+        self,
+        name: str | None = None,
+        *,
+        unit: str | None = None,
+        count: Callable[[Any], float] | None = None,
+        attributes: Mapping[str, Any] | None = None,
+        span: bool = True,
+    ) -> Measured: ...
     def measured(
         self,
         name: Any = None,
@@ -113,18 +132,54 @@ class Meter:
         attributes: Mapping[str, Any] | None = None,
         span: bool = True,
     ) -> Any:
-        """As :func:`impactsdk.measured`, with this meter."""
-        if name is not None and not isinstance(name, str) and (callable(name) or isinstance(name, staticmethod | classmethod)):
-            return Measured(self, None, unit, count, attributes, span)(name)
-        return Measured(self, name, unit, count, attributes, span)
+        """Measure a function or a block: joules on an OpenTelemetry span, and in the totals.
+
+        As ``@measured`` or ``@measured("encode", ...)`` it decorates a function, coroutine function, generator or async
+        generator, which stays what it is. A coroutine's region stays open while it is suspended; a generator's is open only
+        while it runs, so its consumer is not charged to it. As ``with measured("epoch") as m:`` (or ``async with``) it
+        measures a block; ``m.add_units(n)`` counts functional units inside, ``m.result()`` after it gives the
+        :class:`~impactsdk.Measurement`.
+
+        Args:
+            name: Of the operation; totals are kept by it. Default for a function: its module and qualified name.
+            unit: The functional unit, e.g. ``sentence`` or ``token``.
+            count: For a decorator: from the result of a call (of a generator: from each item) to the units it did, e.g.
+                ``len``.
+            attributes: For the span. Nothing that is passed to a function is ever recorded.
+            span: ``False`` keeps the region in the ledger only, with totals and histogram but no span: for inner loops.
+
+        Raises:
+            ConfigurationError: The name is empty, huge or not text, or another argument is not usable.
+        """
+        if count is None and attributes is None:
+            # Most calls are the same call again, in an inner loop: then this look-up is all that they pay here.
+            try:
+                spec = (self._span_specs if span is True else self._ledger_specs).get(name)
+            except TypeError:  # not hashable, hence not usable; the check below says so
+                spec = None
+            if spec is not None and spec.unit == unit and spec.span is span:
+                region = _new(Measured)  # without the call of __init__, which would cost as much as the rest
+                region.spec = spec
+                region.recorder = None
+                return region
+        if callable(name) or isinstance(name, staticmethod | classmethod):
+            return Measured(checked_spec(self, None, unit, count, attributes, span))(name)
+        spec = checked_spec(self, name, unit, count, attributes, span)
+        specs = self._span_specs if span else self._ledger_specs
+        if count is None and attributes is None and spec.name and len(specs) < _MOST_SPECS:
+            specs[spec.name] = spec
+        return Measured(spec)
 
     def track(
         self, iterable: Iterable[T], *, name: str = "track", unit: str | None = None, total: int | None = None
     ) -> Iterator[T]:
-        """As :func:`impactsdk.track`, with this meter."""
-        block = Measured(self, name, unit, None, None, False)
+        """Iterate and measure each turn of the loop's body as a ledger-only region; with ``unit``, each turn counts as one.
+
+        ``total`` is the number of turns where ``iterable`` does not know it; this version shows no progress and ignores it.
+        """
+        spec = checked_spec(self, name, unit, None, None, False)
         for item in iterable:
-            with block as region:
+            with Measured(spec) as region:
                 if unit is not None:
                     region.add_units(1)
                 yield item

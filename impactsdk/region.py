@@ -1,22 +1,23 @@
-"""One measured region, as the caller's thread makes it: two clock readings, one context variable, two events.
+"""One measured region, as the caller's thread makes it: two clock readings, one context variable, two appends.
 
 Nothing here touches hardware, takes a lock or waits. What a region cost is found later, in the sampler's thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
-from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
-from impactsdk.energy.ledger import Entry, Tally
-from impactsdk.errors import RegionError
+from impactsdk.energy.ledger import Entry
+from impactsdk.errors import ConfigurationError, RegionError
 from impactsdk.model import Measurement
 from impactsdk.semconv import ERROR_TYPE
 
@@ -24,36 +25,33 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
 
-__all__ = ["END", "PAUSE", "RESUME", "START", "Host", "Recorder", "Region", "current_region", "enter", "leave", "pause", "resume"]
+__all__ = ["PAUSE", "RESUME", "Host", "Recorder", "Region", "Spec", "checked_units", "current_region", "leave", "pause", "resume"]
 
-START, END, PAUSE, RESUME = range(4)
-_LIMIT = 20_000
-"""Events that may wait before a caller makes way for the sampler's thread."""
-
-_current: ContextVar[Region | None] = ContextVar("impactsdk_region", default=None)
+PAUSE, RESUME = "pause", "resume"
 
 
-class Recorder(Protocol):
-    """What a region needs of the session it belongs to."""
+class Recorder:
+    """What a region needs of the session it belongs to. Slots, because every region looks these up.
 
-    events: deque[tuple[int, int, Any, Any]]
-    tallies: dict[str, Tally]
-    tracer: Tracer | None
+    ``append`` takes a region when it is entered and again when it is left, and ``(at_ns, kind, region, leaf, consumer)`` when
+    a generator pauses or goes on. ``attention`` asks the next region to call :meth:`attend`. ``off``: nothing is measured.
+    """
+
+    __slots__ = ("append", "attention", "now_ns", "off", "tracer", "unix_ns")
+
+    append: Callable[[Any], None]
+    attention: bool
     now_ns: Callable[[], int]
+    off: bool
+    tracer: Tracer | None
     unix_ns: Callable[[], int]
-    asleep: bool
 
-    def tally(self, name: str, unit: str | None) -> Tally:
-        """The account of a name that is new, or whose unit is."""
-
-    def wake(self) -> None:
-        """A region was opened while the sampler slept long."""
-
-    def relieve(self) -> None:
-        """More events wait than should: make way."""
+    def attend(self) -> None:
+        """The sampler sleeps long and has to be woken, or more events wait than should."""
 
     def wait_for(self, region: Region, timeout_s: float) -> Measurement:
         """The measurement of a closed region."""
+        raise NotImplementedError
 
     def complain(self, key: str, message: str) -> None:
         """Say once that something of ours failed."""
@@ -62,42 +60,82 @@ class Recorder(Protocol):
 class Host(Protocol):
     """Whoever has the session: a meter."""
 
-    session: Any
+    session: Recorder | None
 
-    def begin(self) -> Any:
-        """The session, started if need be; ``None`` if nothing is measured."""
+    def begin(self) -> Recorder:
+        """The session, started if need be."""
+
+
+class Spec:
+    """What ``measured(...)`` was told; shared by all regions of that kind."""
+
+    __slots__ = ("attributes", "count", "host", "name", "span", "unit")
+
+    def __init__(
+        self,
+        host: Host,
+        name: str,
+        unit: str | None,
+        count: Callable[[Any], float] | None,
+        attributes: Mapping[str, Any] | None,
+        span: bool,
+    ) -> None:
+        self.host, self.name, self.unit, self.count = host, name, unit, count
+        self.attributes, self.span = attributes, span
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Spec, (self.host, self.name, self.unit, self.count, self.attributes, self.span)
 
 
 class Region(Entry):
     """One region that was entered: what ``with measured(...) as m`` gives."""
 
     __slots__ = (
-        "_otel_token",
-        "_token",
-        "attributes",
-        "block",
+        "clones",
         "enter_ns",
         "exit_ns",
         "interrupted",
         "measurement",
-        "name",
+        "otel_token",
+        "own_token",
+        "recorder",
+        "seen",
         "settled",
         "span",
+        "spec",
         "start_unix_ns",
-        "recorder",
-        "unit",
+        "token",
         "units",
         "waiter",
     )
 
-    name: str
-    recorder: Recorder
+    spec: Spec
+    recorder: Recorder | None
     span: Span | None
+    enter_ns: int
     exit_ns: int | None
-    units: float | None
-    _token: Token[Region | None] | None
-    _otel_token: Token[Context] | None
+    start_unix_ns: int
+    units: float
+    clones: list[Region]
+    token: Token[Region | None] | None
+    own_token: Token[Region | None] | None
+    otel_token: Token[Context] | None
     waiter: threading.Event | None
+    measurement: Measurement | None
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.recorder = None
+
+    @property
+    def name(self) -> str:
+        """The operation."""
+        return self.spec.name
+
+    @property
+    def unit(self) -> str | None:
+        """The functional unit."""
+        return self.spec.unit
 
     def add_units(self, units: float) -> None:
         """Add functional units done by this region: sentences, tokens, requests.
@@ -106,38 +144,140 @@ class Region(Entry):
             RegionError: The region is closed.
             ConfigurationError: ``units`` is not a finite number >= 0.
         """
-        if self.exit_ns is not None:
-            raise RegionError(f"{self.name!r} is closed; add units inside the block")
-        self.units = (self.units or 0.0) + checked_units(units)
+        if self.recorder is None or self.exit_ns is not None:
+            raise RegionError(f"{self.name!r} is not open; add units inside the block")
+        self.units = getattr(self, "units", 0.0) + checked_units(units)
 
     def result(self, timeout_s: float = 5.0) -> Measurement:
         """What the region cost. Waits for the reading that covers its end, usually less than 125 ms.
 
         Raises:
-            RegionError: The region is still open, or was opened in another process.
+            RegionError: The region is still open or was never entered, or was opened in another process.
             SettleTimeoutError: No covering reading came within ``timeout_s`` seconds.
         """
+        if self.recorder is None:
+            raise RegionError(f"{self.name!r} was never entered: there is nothing to tell")
         if self.exit_ns is None:
             raise RegionError(f"{self.name!r} is still open: its energy is known only after the block; ask then")
         return self.recorder.wait_for(self, timeout_s)
 
+    # --- entering and leaving: every instruction here is paid by the caller ------------------------------------------------
+
+    def __enter__(self) -> Region:
+        if self.recorder is not None:
+            return self._again()
+        spec = self.spec
+        session = spec.host.session
+        if session is None:
+            session = spec.host.begin()
+        self.recorder = session
+        parent = _get()
+        if parent is not None and (parent.recorder is not session or parent.exit_ns is not None):
+            parent = _open_ancestor(parent, session)
+        self.parent = parent
+        self.exit_ns = None
+        if spec.span:
+            self._start_span(session)
+        self.token = _set(self)
+        self.enter_ns = session.now_ns()
+        session.append(self)
+        if session.attention:
+            session.attend()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        session: Any = self.recorder
+        at_ns = session.now_ns()
+        try:
+            _reset(self.token)  # type: ignore[arg-type]
+        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
+            self._leave_oddly(at_ns, error)
+            return
+        self.exit_ns = at_ns
+        session.append(self)
+        if self.spec.span and self.span is not None:
+            self._leave_context(error)
+
+    def _start_span(self, session: Recorder) -> None:
+        self.start_unix_ns = unix_ns = session.unix_ns()
+        self.span = None
+        if session.tracer is None:
+            return
+        try:
+            spec = self.spec
+            span = session.tracer.start_span(spec.name, attributes=spec.attributes, start_time=unix_ns)
+            self.otel_token = otel_context.attach(set_span_in_context(span))
+            self.span = span
+        except Exception as error:  # noqa: BLE001 - a failing tracer must not reach the measured code
+            session.complain("tracer", f"the tracer could not start a span ({error!r}); energy is still counted in the totals")
+
+    def _leave_context(self, error: BaseException | None) -> None:
+        """The span leaves the context now; it is ended once its energy is known."""
+        token, self.otel_token = self.otel_token, None
+        if token is not None:
+            # Only after ours has shown that the context is the right one: OpenTelemetry logs an error where it is not.
+            otel_context.detach(token)
+        if error is not None:
+            _note_error(self, error)
+
+    # --- blocks entered more than once, left in another order, or in another context ---------------------------------------
+
+    def _again(self) -> Region:
+        """One block object entered once more: each entering is a region of its own, and this object finds the right one."""
+        if not hasattr(self, "clones"):
+            self.clones = []
+            self.own_token, self.token = self.token, None
+        clone = Region(self.spec)
+        self.clones.append(clone)
+        return clone.__enter__()
+
+    def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
+        clones: list[Region] = getattr(self, "clones", [])
+        mine = [region for region in (self, *clones) if region.exit_ns is None]
+        region = _get()
+        while region is not None and region not in mine:
+            region = region.parent  # type: ignore[assignment]
+        if region is None:
+            if not mine:
+                return
+            region = mine[-1]
+        if region in clones:
+            clones.remove(region)
+        region.exit_ns = at_ns
+        recorder: Any = region.recorder
+        recorder.append(region)
+        token = self.own_token if region is self and hasattr(self, "clones") else region.token
+        with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
+            _reset(token)  # type: ignore[arg-type]
+            if region.has_span:
+                region._leave_context(None)
+        if error is not None and region.has_span:
+            _note_error(region, error)
+
+    @property
+    def has_span(self) -> bool:
+        """Whether a span was started for it."""
+        return self.spec.span and self.span is not None
+
+
+_current: ContextVar[Region | None] = ContextVar("impactsdk_region", default=None)
+_get, _set, _reset = _current.get, _current.set, _current.reset
+
 
 def checked_units(units: float) -> float:
     """``units`` as a finite number >= 0, or an error that says so."""
-    from impactsdk.errors import ConfigurationError
-
     try:
         value = float(units)
     except (TypeError, ValueError):
         value = math.nan
-    if isinstance(units, bool) or not math.isfinite(value) or value < 0:
+    if isinstance(units, bool | str) or not math.isfinite(value) or value < 0:
         raise ConfigurationError(f"units={units!r}: expected a finite number >= 0")
     return value
 
 
 def current_region() -> Region | None:
     """The innermost open region of this context, whichever meter it belongs to."""
-    region = _current.get()
+    region = _get()
     while region is not None and region.exit_ns is not None:
         region = region.parent  # type: ignore[assignment]
     return region
@@ -150,79 +290,23 @@ def _open_ancestor(region: Region | None, recorder: Recorder) -> Region | None:
     return region
 
 
-def enter(
-    recorder: Recorder, name: str, unit: str | None, attributes: Mapping[str, Any] | None, span: bool, block: object
-) -> Region:
-    """Open a region in the current context."""
-    region = Region()
-    parent = _current.get()
-    if parent is not None and (parent.recorder is not recorder or parent.exit_ns is not None):
-        parent = _open_ancestor(parent, recorder)
-    region.parent = parent
-    region.recorder = recorder
-    region.name = name
-    region.unit = unit
-    region.block = block
-    region.exit_ns = region.units = None
-    tally = recorder.tallies.get(name)
-    region.tally = tally if tally is not None and tally.unit == unit else recorder.tally(name, unit)
-    if span and recorder.tracer is not None:
-        region.start_unix_ns = unix_ns = recorder.unix_ns()
-        try:
-            region.span = started = recorder.tracer.start_span(name, attributes=attributes, start_time=unix_ns)
-            region._otel_token = otel_context.attach(set_span_in_context(started))
-        except Exception as error:  # noqa: BLE001 - a failing tracer must not reach the measured code
-            region.span = region._otel_token = None
-            recorder.complain("tracer", f"the tracer could not start a span ({error!r}); energy is still counted in the totals")
-    else:
-        region.span = None
-    region._token = _current.set(region)
-    region.enter_ns = at_ns = recorder.now_ns()
-    recorder.events.append((at_ns, START, region, parent))
-    if recorder.asleep:
-        recorder.wake()
-    return region
-
-
 def leave(region: Region, error: BaseException | None = None) -> None:
-    """Close a region; the span leaves the context now and is ended once its energy is known."""
-    recorder = region.recorder
-    at_ns = recorder.now_ns()
-    if region.exit_ns is not None:
-        return
-    region.exit_ns = at_ns
-    events = recorder.events
-    events.append((at_ns, END, region, None))
-    token, region._token = region._token, None
-    if token is not None:
-        _restore(region, token)
-    if error is not None and region.span is not None:
-        _note_error(region, error)
-    if len(events) > _LIMIT:
-        recorder.relieve()
-
-
-def _restore(region: Region, token: Token[Region | None]) -> None:
-    try:
-        _current.reset(token)
-    except ValueError:  # closed in another context than it was opened in: there is nothing to restore here
-        return
-    if region.span is not None and region._otel_token is not None:
-        # Only after ours has shown that the context is the right one: OpenTelemetry logs an error where it is not.
-        otel_context.detach(region._otel_token)
-        region._otel_token = None
+    """Close a region that a decorator opened."""
+    if region.exit_ns is None:
+        region.__exit__(None, error, None)
 
 
 def _note_error(region: Region, error: BaseException) -> None:
-    span = region.span
+    span, recorder = region.span, region.recorder
     assert span is not None
+    assert recorder is not None
     try:
         if isinstance(error, Exception) and span.is_recording():
             span.record_exception(error)
             span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
         span.set_attribute(ERROR_TYPE, type(error).__qualname__)
     except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
-        region.recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
+        recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
 
 
 # --- generators: their region is open only while they run -------------------------------------------------------------------
@@ -230,28 +314,31 @@ def _note_error(region: Region, error: BaseException) -> None:
 
 def pause(region: Region) -> Region:
     """A generator reached a yield: leave its context to the consumer; return the innermost region inside the generator."""
-    recorder = region.recorder
-    leaf = _current.get()
+    recorder: Any = region.recorder
+    leaf = _get()
     if leaf is None or leaf.recorder is not recorder or leaf.exit_ns is not None:
         leaf = region
-    recorder.events.append((recorder.now_ns(), PAUSE, region, leaf))
-    token, region._token = region._token, None
-    if token is not None:
-        _restore(region, token)
+    recorder.append((recorder.now_ns(), PAUSE, region, leaf, None))
+    try:
+        _reset(region.token)  # type: ignore[arg-type]
+        if region.has_span:
+            region._leave_context(None)
+    except (ValueError, RuntimeError):  # stepped in one context and paused in another: only an async generator driven by hand can
+        pass
     return leaf
 
 
 def resume(region: Region, leaf: Region) -> None:
     """A generator is asked for its next item: run it in its own context again."""
-    recorder = region.recorder
-    consumer = _current.get()
+    recorder: Any = region.recorder
+    consumer = _get()
     if consumer is not None and (consumer.recorder is not recorder or consumer.exit_ns is not None):
         consumer = _open_ancestor(consumer, recorder)
     innermost = leaf if leaf.exit_ns is None else region
-    if region.span is not None:
-        span = innermost.span if innermost.span is not None else region.span
-        region._otel_token = otel_context.attach(set_span_in_context(span))
-    region._token = _current.set(innermost)
-    recorder.events.append((recorder.now_ns(), RESUME, region, (innermost, consumer)))
-    if recorder.asleep:
-        recorder.wake()
+    if region.has_span:
+        span = innermost.span if innermost.has_span else region.span
+        region.otel_token = otel_context.attach(set_span_in_context(span))  # type: ignore[arg-type]
+    region.token = _set(innermost)
+    recorder.append((recorder.now_ns(), RESUME, region, innermost, consumer))
+    if recorder.attention:
+        recorder.attend()

@@ -20,7 +20,7 @@ from opentelemetry import metrics, trace
 from impactsdk.accounts import Accounts
 from impactsdk.discovery import candidates
 from impactsdk.energy.curve import Curve, Knot
-from impactsdk.energy.ledger import Ledger, Tally
+from impactsdk.energy.ledger import Ledger
 from impactsdk.energy.registry import Registry, runtime_directory
 from impactsdk.energy.sampler import Probe, Sampler
 from impactsdk.energy.segment import Timeline
@@ -31,7 +31,7 @@ from impactsdk.export.providers import resolve
 from impactsdk.export.spans import end_span
 from impactsdk.model import Measurement
 from impactsdk.protocols import Clock
-from impactsdk.region import END, PAUSE, START, Region
+from impactsdk.region import PAUSE, Recorder, Region
 from impactsdk.settings import Settings
 
 __all__ = ["Session"]
@@ -39,12 +39,15 @@ __all__ = ["Session"]
 _log = logging.getLogger(__name__)
 _READY_S = 2.0
 _TICK_NS = 1_000_000_000
+_CROWD = 10_000
+"""Events that may wait before callers make way for the sampler's thread."""
+_START, _END = "start", "end"
+_Event = tuple[int, str, Region, "Region | None", "Region | None"]
+_stamp = itemgetter(0)
 
 
-class Session:
+class Session(Recorder):
     """Made at the first region. The attributes that regions touch are plain, so that the hot path finds them at once."""
-
-    off = False
 
     def __init__(
         self,
@@ -57,8 +60,9 @@ class Session:
     ) -> None:
         self.settings, self.clock = settings, clock
         self.now_ns, self.unix_ns = clock.now_ns, clock.unix_ns
-        self.events: deque[tuple[int, int, Any, Any]] = deque()
-        self.asleep = False
+        self.events: deque[Any] = deque()
+        self.append = self.events.append
+        self.attention = self.off = False
         self.dead = False
         self.pid = os.getpid()
         self.complaints: dict[str, str] = {}
@@ -66,10 +70,11 @@ class Session:
         self.tallies = self.accounts.tallies
         self._listeners = listeners
         self._lock = threading.RLock()
-        self._pending: list[tuple[int, int, Any, Any]] = []
+        self._pending: list[_Event] = []
         self._timeline: Timeline | None = None
         self._ledger: Ledger | None = None
         self._closing = False
+        self._crowded = False
         self._given_up: set[str] = set()
         self._tick_ns = 0
         self._anchor_ns = clock.unix_ns() - clock.now_ns()
@@ -97,22 +102,16 @@ class Session:
 
     # --- what regions ask for ---------------------------------------------------------------------------------------
 
-    def tally(self, name: str, unit: str | None) -> Tally:
-        """The account of a name; made when it is new."""
-        return self.accounts.tally(name, unit, self.complain)
-
-    def wake(self) -> None:
-        """A region was opened while the sampler slept long."""
-        self.asleep = False
-        if not self.dead:
-            self._sampler.wake()
-
-    def relieve(self) -> None:
-        """More events wait than should: let the sampler's thread run."""
-        if not self.dead:
+    def attend(self) -> None:
+        """The sampler sleeps long and is woken, or more events wait than should and its thread is let run."""
+        if self.dead:
+            self.attention = False
+        elif self._crowded:
             self._look_after()
-            self._sampler.hurry()
             time.sleep(0)
+        else:
+            self.attention = False
+            self._sampler.wake()
 
     def wait_for(self, region: Region, timeout_s: float) -> Measurement:
         """The measurement of a closed region, once the reading that covers it has come."""
@@ -205,7 +204,6 @@ class Session:
     def forsake(self) -> None:
         """In the child of a fork: all this is the parent's."""
         self.dead = True
-        self.asleep = False
         self._registry.forsake()
 
     @property
@@ -294,7 +292,7 @@ class Session:
             curve.divide(self._registry.board_share(curve.channel.id, curve.knots[-2].at_ns, knot.at_ns))
 
     def _note_sleep(self, asleep: bool) -> None:
-        self.asleep = asleep
+        self.attention = asleep or self._crowded
 
     def _busy(self) -> bool:
         return bool(self.events or self._pending or (self._ledger is not None and self._ledger.open_entries))
@@ -310,11 +308,7 @@ class Session:
                 self._ledger = Ledger(len(self.accounts.curves), start_ns)
             pending = self._pending
             if self.events:
-                before = len(pending)
-                events = self.events
-                pending += [events.popleft() for _ in range(len(events))]
-                if before + 1 < len(pending):
-                    pending.sort(key=itemgetter(0))  # threads stamp first and append then
+                self._drain()
             assert self._ledger is not None
             ledger, done = self._ledger, 0
             segments = list(self._timeline.advance(now_ns, final=final))
@@ -333,29 +327,46 @@ class Session:
                 self._tick_ns = now_ns
                 if self._outputs.journal is not None:
                     self._outputs.journal.tick(self.snapshot())
+            self._crowded = self.attention = len(self.events) > _CROWD
             return len(pending)
 
-    def _apply(self, ledger: Ledger, event: tuple[int, int, Any, Any], until_ns: int, ended: list[Region]) -> None:
-        at_ns, kind, region, extra = event
+    def _drain(self) -> None:
+        """Take over what has been appended, and put it in order: threads stamp first and append then."""
+        events, pending = self.events, self._pending
+        for _ in range(len(events)):
+            event = events.popleft()
+            if event.__class__ is tuple:
+                pending.append(event)
+            elif getattr(event, "seen", False):
+                pending.append((event.exit_ns, _END, event, None, None))
+            else:
+                event.seen = True
+                pending.append((event.enter_ns, _START, event, None, None))
+        pending.sort(key=_stamp)
+
+    def _apply(self, ledger: Ledger, event: _Event, until_ns: int, ended: list[Region]) -> None:
+        at_ns, kind, region, leaf, consumer = event
         at_ns = min(at_ns, until_ns)
-        if kind == START:
-            ledger.start(region, extra, at_ns)
+        if kind == _START:
+            region.tally = self.accounts.tally(region.spec.name, region.spec.unit, self.complain)
+            ledger.start(region, region.parent, at_ns)
         elif not getattr(region, "open", False):
             return  # it was closed when the process ended
-        elif kind == END:
+        elif kind == _END:
             ledger.end(region, at_ns)
             ended.append(region)
         elif kind == PAUSE:
-            ledger.pause(region, extra, at_ns)
+            assert leaf is not None
+            ledger.pause(region, leaf, at_ns)
         else:
-            leaf, consumer = extra
+            assert leaf is not None
             ledger.resume(region, leaf, consumer, at_ns)
 
     def _finish(self, region: Region) -> None:
         """A region's energy is known: account for it, end its span, tell whoever waits."""
         try:
             self.accounts.add_units(region)
-            span = region.span
+            span = region.span if region.spec.span else None
             if span is not None or self._listeners:
                 region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
             if span is not None:
@@ -382,8 +393,8 @@ class Session:
         with self._lock:
             return (
                 self._sampler.ready.is_set()
-                and not any(event[0] <= until_ns for event in list(self.events)[:1])
-                and not any(event[0] <= until_ns for event in self._pending)
+                and not self.events
+                and not (self._pending and self._pending[0][0] <= until_ns)
                 and (self._timeline is not None and self._timeline.until_ns >= until_ns)
             )
 
@@ -405,7 +416,7 @@ class Session:
                     if region.exit_ns is None:
                         region.exit_ns = at_ns
                         region.interrupted = True
-                    self.events.append((region.exit_ns, END, region, None))
+                    self.events.append(region)
             self._settle(final=True)
             for probe in self._sampler.probes:
                 if not probe.hung:

@@ -9,17 +9,32 @@ from types import MappingProxyType, TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk.errors import ConfigurationError
-from impactsdk.region import Host, Region, checked_units, current_region, enter, leave, pause, resume
+from impactsdk.region import Host, Region, Spec, checked_units, leave, pause, resume
 
-__all__ = ["Measured", "checked_name"]
+__all__ = ["Measured", "checked_spec"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _LONGEST_NAME = 256
 
 
-def checked_name(name: object) -> str:
-    """A name that can be shown and aggregated by, or an error that says what was expected."""
+def checked_spec(
+    host: Host, name: object, unit: object, count: object, attributes: object, span: object
+) -> Spec:
+    """What ``measured(...)`` was told, or an error that says what was expected. ``name`` may be missing before a function."""
+    if name is not None:
+        _check_name(name)
+    if unit is not None and not (isinstance(unit, str) and unit.strip()):
+        raise ConfigurationError(f"unit={unit!r}: expected text that is not empty, such as 'sentence'")
+    if count is not None and not callable(count):
+        raise ConfigurationError(f"count={count!r}: expected a function from the result to a number of units, such as len")
+    if not isinstance(span, bool):
+        raise ConfigurationError(f"span={span!r}: expected True or False")
+    kept = None if attributes is None else _checked_attributes(attributes)
+    return Spec(host, cast(Any, name) or "", unit, cast(Any, count), kept, span)
+
+
+def _check_name(name: object) -> None:
     if not isinstance(name, str):
         raise ConfigurationError(f"a region's name must be text, not {type(name).__name__}")
     if not name.strip() or not name.isprintable():
@@ -28,7 +43,6 @@ def checked_name(name: object) -> str:
         raise ConfigurationError(
             f"a region's name may have {_LONGEST_NAME} characters, not {len(name)} ({name[:40]!r}...); put details into attributes"
         )
-    return name
 
 
 def _checked_attributes(attributes: object) -> Mapping[str, Any]:
@@ -43,54 +57,13 @@ def _checked_attributes(attributes: object) -> Mapping[str, Any]:
     return MappingProxyType(dict(attributes))
 
 
-class Measured:
+class Measured(Region):
     """A region to be: enter it as a block (``with``, ``async with``) or put it before a function as a decorator.
 
     Made by :func:`impactsdk.measured` and :meth:`impactsdk.Meter.measured`; their arguments are explained there.
     """
 
-    __slots__ = ("_host", "_last", "attributes", "count", "name", "span", "unit")
-
-    def __init__(
-        self,
-        host: Host,
-        name: str | None,
-        unit: str | None,
-        count: Callable[[Any], float] | None,
-        attributes: Mapping[str, Any] | None,
-        span: bool,
-    ) -> None:
-        self._host = host
-        # A name with an account of its own has been checked when that was opened.
-        if name is not None and (host.session is None or name.__class__ is not str or name not in host.session.tallies):
-            checked_name(name)
-        self.name = name
-        if unit is not None and not (isinstance(unit, str) and unit.strip()):
-            raise ConfigurationError(f"unit={unit!r}: expected text that is not empty, such as 'sentence'")
-        self.unit = unit
-        if count is not None and not callable(count):
-            raise ConfigurationError(f"count={count!r}: expected a function from the result to a number of units, such as len")
-        self.count = count
-        self.attributes = None if attributes is None else _checked_attributes(attributes)
-        self.span = span
-
-    # --- the block ----------------------------------------------------------------------------------------------------
-
-    def __enter__(self) -> Region:
-        name = self.name
-        if name is None:
-            raise ConfigurationError("a block needs a name: with measured('epoch'): ...")
-        session = self._host.session
-        if session is None:
-            session = self._host.begin()
-        self._last = region = enter(session, name, self.unit, self.attributes, self.span, self)
-        return region
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        region = current_region()
-        while region is not None and region.block is not self:
-            region = region.parent  # type: ignore[assignment]
-        leave(region or self._last, error)
+    __slots__ = ()
 
     async def __aenter__(self) -> Region:
         return self.__enter__()
@@ -100,153 +73,172 @@ class Measured:
     ) -> None:
         self.__exit__(kind, error, traceback)
 
-    # --- the decorator ------------------------------------------------------------------------------------------------
-
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """Measure each call of ``function``; a coroutine function, generator or async generator stays what it is."""
         if isinstance(function, staticmethod | classmethod):
             return cast("Callable[P, R]", type(function)(self(function.__func__)))
         if inspect.isclass(function) or not callable(function):
             raise ConfigurationError(f"measured cannot decorate {function!r}; decorate a function or a method")
-        named = self if self.name is not None else self._named(function)
+        spec = self.spec if self.spec.name else _named(self.spec, function)
         called = function if inspect.isroutine(function) else type(function).__call__
+        if isinstance(function, functools.partial):
+            called = function.func
         if inspect.isasyncgenfunction(called):
-            return cast("Callable[P, R]", _async_generator(named, cast(Any, function)))
+            return cast("Callable[P, R]", _async_generator(spec, cast(Any, function)))
         if inspect.isgeneratorfunction(called):
-            return cast("Callable[P, R]", _generator(named, cast(Any, function)))
+            return cast("Callable[P, R]", _generator(spec, cast(Any, function)))
         if inspect.iscoroutinefunction(called):
-            return cast("Callable[P, R]", _coroutine(named, cast(Any, function)))
-        return _plain(named, function)
-
-    def _named(self, function: Callable[..., Any]) -> Measured:
-        name = getattr(function, "__qualname__", None) or type(function).__qualname__
-        module = getattr(function, "__module__", None)
-        full = f"{module}.{name}" if module else name
-        return Measured(self._host, full[-_LONGEST_NAME:], self.unit, self.count, self.attributes, self.span)
-
-    def open(self) -> Region | None:
-        """Open a region of its own for one call; ``None`` if nothing is measured."""
-        session = self._host.session
-        if session is None:
-            session = self._host.begin()
-        return None if session.off else enter(session, cast(str, self.name), self.unit, self.attributes, self.span, None)
-
-    def count_units(self, region: Region, result: object) -> None:
-        """Add what ``count`` says; if it fails, the units are unknown and the caller still gets its result."""
-        if self.count is None:
-            return
-        try:
-            region.units = (region.units or 0.0) + checked_units(self.count(result))
-        except Exception as error:  # noqa: BLE001 - the measured function has already returned: its result must get out
-            region.recorder.complain(f"count:{self.name}", f"count= of {self.name!r} failed ({error!r}); its units are unknown")
+            return cast("Callable[P, R]", _coroutine(spec, cast(Any, function)))
+        return _plain(spec, function)
 
 
-def _plain(measured: Measured, function: Callable[P, R]) -> Callable[P, R]:
+def _named(spec: Spec, function: Callable[..., Any]) -> Spec:
+    named = function.func if isinstance(function, functools.partial) else function
+    name = getattr(named, "__qualname__", None) or type(named).__qualname__
+    module = getattr(named, "__module__", None)
+    full = f"{module}.{name}" if module else name
+    return Spec(spec.host, full[-_LONGEST_NAME:], spec.unit, spec.count, spec.attributes, spec.span)
+
+
+def _open(spec: Spec) -> Region | None:
+    """A region of its own for one call; ``None`` if nothing is measured."""
+    session = spec.host.session
+    if session is None:
+        session = spec.host.begin()
+    return None if session.off else Region(spec)
+
+
+def _count(region: Region, result: object) -> None:
+    """Add what ``count`` says; if it fails, the units are unknown and the caller still gets its result."""
+    count = region.spec.count
+    if count is None:
+        return
+    try:
+        region.units = getattr(region, "units", 0.0) + checked_units(count(result))
+    except Exception as error:  # noqa: BLE001 - the measured function has already returned: its result must get out
+        assert region.recorder is not None
+        region.recorder.complain(f"count:{region.name}", f"count= of {region.name!r} failed ({error!r}); its units are unknown")
+
+
+def _plain(spec: Spec, function: Callable[P, R]) -> Callable[P, R]:
+    host, count, new = spec.host, spec.count, object.__new__
+
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        region = measured.open()
-        if region is None:
+        session = host.session
+        if session is None:
+            session = host.begin()
+        if session.off:
             return function(*args, **kwargs)
-        try:
+        region = new(Region)  # without the call of __init__, which would cost as much as the rest
+        region.spec, region.recorder = spec, None
+        with region:
             result = function(*args, **kwargs)
-            measured.count_units(region, result)
-        except BaseException as error:
-            leave(region, error)
-            raise
-        leave(region)
-        return result
+            if count is not None:
+                _count(region, result)
+            return result
 
     return wrapper
 
 
-def _coroutine(measured: Measured, function: Callable[..., Any]) -> Callable[..., Any]:
+def _coroutine(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> Any:
-        region = measured.open()
+        region = _open(spec)
         if region is None:
             return await function(*args, **kwargs)
-        try:
+        with region:
             result = await function(*args, **kwargs)
-            measured.count_units(region, result)
-        except BaseException as error:
-            leave(region, error)
-            raise
-        leave(region)
-        return result
+            _count(region, result)
+            return result
 
     return wrapper
 
 
-def _generator(measured: Measured, function: Callable[..., Any]) -> Callable[..., Any]:
+class _Steps:
+    """The region of one generator object: open while a step runs, and nothing at all where nothing is measured."""
+
+    __slots__ = ("_leaf", "_region")
+
+    def __init__(self, spec: Spec) -> None:
+        self._region = self._leaf = _open(spec)
+        if self._region is not None:
+            self._region.__enter__()
+
+    def yielded(self, item: object) -> None:
+        if self._region is not None:
+            _count(self._region, item)
+            self._leaf = pause(self._region)
+
+    def resumed(self) -> None:
+        if self._region is not None and self._leaf is not None:
+            resume(self._region, self._leaf)
+
+    def ended(self, error: BaseException | None = None) -> None:
+        if self._region is not None:
+            leave(self._region, error)
+
+
+def _generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        region = measured.open()
-        if region is None:
-            return (yield from function(*args, **kwargs))
-        leaf = region
+        steps = _Steps(spec)
         try:
             generator = function(*args, **kwargs)
             step, given = generator.send, None
             while True:
                 item = step(given)
-                measured.count_units(region, item)
-                leaf = pause(region)
+                steps.yielded(item)
                 try:
                     given = yield item
                     step = generator.send
                 except GeneratorExit:
-                    resume(region, leaf)
+                    steps.resumed()
                     generator.close()
                     raise
                 except BaseException as error:  # noqa: BLE001 - it belongs to the generator, as with `yield from`
                     step, given = generator.throw, error
-                resume(region, leaf)
+                steps.resumed()
         except StopIteration as stop:
-            leave(region)
+            steps.ended()
             return stop.value
         except GeneratorExit:
-            leave(region)  # the consumer has had enough: no error
+            steps.ended()  # the consumer has had enough: no error
             raise
         except BaseException as error:
-            leave(region, error)
+            steps.ended(error)
             raise
 
     return wrapper
 
 
-def _async_generator(measured: Measured, function: Callable[..., Any]) -> Callable[..., Any]:
+def _async_generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        region = measured.open()
-        if region is None:
-            async for item in function(*args, **kwargs):
-                yield item
-            return
-        leaf = region
+        steps = _Steps(spec)
         try:
             generator = function(*args, **kwargs)
             step, given = generator.asend, None
             while True:
                 item = await step(given)
-                measured.count_units(region, item)
-                leaf = pause(region)
+                steps.yielded(item)
                 try:
                     given = yield item
                     step = generator.asend
                 except GeneratorExit:
-                    resume(region, leaf)
+                    steps.resumed()
                     await generator.aclose()
                     raise
                 except BaseException as error:  # noqa: BLE001 - it belongs to the generator
                     step, given = generator.athrow, error
-                resume(region, leaf)
+                steps.resumed()
         except StopAsyncIteration:
-            leave(region)
+            steps.ended()
         except GeneratorExit:
-            leave(region)
+            steps.ended()
             raise
         except BaseException as error:
-            leave(region, error)
+            steps.ended(error)
             raise
 
     return wrapper

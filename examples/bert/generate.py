@@ -55,6 +55,8 @@ def sentence(chance: random.Random, *, label: int) -> str:
     pattern = _pick(
         chance,
         (
+            # Twice, for a model from scratch has to learn what the words mean before it can learn what turns them round.
+            f"the {first} was {degree}{adjective}",
             f"the {first} was {degree}{adjective}",
             f"the {first} was {adjective} and the {second} was {degree}{another}",
             f"we found the {first} {degree}{adjective} and even {another}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -69,7 +70,7 @@ def configuration(size: str, *, vocabulary: int, length: int) -> BertConfig:
 
 
 @measured("bert.model")
-def build(kind: type, *, source: str | None, config: BertConfig | None, labels: Sequence[str] = ()) -> tf.keras.Model:
+def build(kind: Any, *, source: str | None, config: BertConfig | None, labels: Sequence[str] = ()) -> tf.keras.Model:
     """A model of ``kind``, from the checkpoint ``source`` or else from scratch with ``config``."""
     named: dict[str, object] = {}
     if labels:

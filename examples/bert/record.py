@@ -25,9 +25,12 @@ class Record:
 
     @contextmanager
     def block(self, phase: str, name: str, *, attributes: dict[str, Any] | None = None) -> Iterator[Any]:
-        """Measure a block as a span called ``name`` whose units are sentences, and count it to ``phase``."""
-        with measured(name, unit="sentence", attributes=attributes) as region:
+        """Measure a block as a span called ``name``, in sentences where it is a phase's, and count it to ``phase``."""
+        counts = phase not in (TRACING, WHOLE)
+        with measured(name, unit="sentence" if counts else None, attributes=attributes) as region:
             self._blocks.setdefault(phase, []).append(region)
+            if counts:
+                region.add_units(0)  # interrupted before the first batch, it has done none, which is not unknown
             yield region
 
     def measurements(self) -> dict[str, list[Any]]:

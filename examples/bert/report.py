@@ -101,14 +101,14 @@ def _ratio(rows: Sequence[Row]) -> str | None:
     base = costs.pop("infer", None)
     if not base:
         return None
-    others = [f"{TITLES[phase]} {cost / base:.1f}" for phase, cost in costs.items() if cost is not None]
-    return f"A sentence in multiples of one of inference: {', '.join(others)}." if others else None
+    others = [f"{TITLES[phase]} {cost / base:.1f} x" for phase, cost in costs.items() if cost is not None]
+    return f"Joules per sentence relative to inference: {', '.join(others)}." if others else None
 
 
 def _obtained(last: Row, blocks: Sequence[Any]) -> str:
     methods = " + ".join(dict.fromkeys(block.method for block in blocks if block.method))
     if not methods:
-        return "Energy: unknown, for no device answered; `python -m impactsdk doctor` says why."
+        return "Energy: unknown, for no device answered or measuring is switched off."
     between = ""
     if last.low_j is not None and last.high_j is not None:
         between = f" The true value of the {TITLES[last.phase]} row is between {last.low_j:,.1f} and {last.high_j:,.1f} J."

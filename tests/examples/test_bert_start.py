@@ -1,0 +1,33 @@
+"""How the example refuses to start: with one sentence, status 2, and without loading TensorFlow."""
+
+from __future__ import annotations
+
+import pytest
+
+UNUSABLE = "import sys; sys.modules['tensorflow'] = None"
+
+
+def test_a_hub_id_without_a_network_fails_at_once_with_a_sentence(run_example):
+    done = run_example("--model", "bert-base-uncased", before=UNUSABLE, HF_ENDPOINT="http://127.0.0.1:9")
+    assert done.returncode == 2
+    assert (
+        "bert-base-uncased: no such folder, not in the hub's local cache, and http://127.0.0.1:9 cannot be reached"
+        in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("package", ["tensorflow", "tf_keras", "transformers", "sklearn", "tqdm"])
+def test_a_missing_package_is_one_sentence_that_names_the_extra(run_example, package):
+    done = run_example(before=f"import sys; sys.modules['{package}'] = None")
+    assert done.returncode == 2
+    assert "pip install 'impactsdk[bert]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_bad_file_is_one_sentence_with_its_line(run_example, tmp_path):
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\nyes\t1\nno\n")
+    done = run_example("--data", tmp_path, before=UNUSABLE)
+    assert done.returncode == 2
+    assert f"{tmp_path / 'train.tsv'}:3: expected 2 columns as in the header, found 1" in done.stderr
+    assert "Traceback" not in done.stderr

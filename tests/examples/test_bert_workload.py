@@ -1,0 +1,138 @@
+"""The real workload in a process of its own, with TensorFlow, tiny and short."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+pytestmark = [
+    pytest.mark.bert,
+    pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs impactsdk[bert]"),
+]
+
+PHASES = ("pre-training", "fine-tuning", "evaluation", "inference", "tracing", "whole run")
+
+
+@dataclass(frozen=True)
+class Run:
+    stdout: str
+    stderr: str
+    saved: Path
+
+
+@pytest.fixture(scope="module")
+def full_run(run_example, tmp_path_factory) -> Run:
+    """All phases from scratch on a few rows, saved as a TensorFlow checkpoint."""
+    saved = tmp_path_factory.mktemp("saved")
+    done = run_example("--phase", "all", "--epochs", 1, "--pretrain-epochs", 2, "--limit", 160, "--save", saved)
+    assert done.returncode == 0, done.stderr
+    return Run(done.stdout, done.stderr, saved)
+
+
+def losses(stderr: str, phase: str) -> list[float]:
+    return [float(found) for found in re.findall(rf"^{phase} epoch .* loss ([0-9.]+)", stderr, re.MULTILINE)]
+
+
+def report_of(stdout: str) -> str:
+    return stdout.partition("classification report, test")[2].partition("inference,")[0]
+
+
+def sentences(stdout: str, title: str) -> int:
+    found = re.search(rf"^{title} +\S+ +\S+ +\S+ +([0-9,]+) ", stdout, re.MULTILINE)
+    assert found, stdout
+    return int(found[1].replace(",", ""))
+
+
+def test_the_table_has_every_phase_and_counts_every_sentence(full_run):
+    lines = full_run.stdout.splitlines()
+    for title in PHASES:
+        assert any(line.startswith(title) for line in lines), title
+    assert sentences(full_run.stdout, "pre-training") == 2 * 160
+    assert sentences(full_run.stdout, "fine-tuning") == 160
+    assert sentences(full_run.stdout, "evaluation") == 2 * 160  # dev after the epoch, test at the end
+    assert sentences(full_run.stdout, "inference") == 160
+    assert "Energy: " in full_run.stdout
+    assert "synthetic" in full_run.stdout
+
+
+def test_pre_training_lowers_its_loss_and_each_epoch_has_one_line(full_run):
+    first, second = losses(full_run.stderr, "pretrain")
+    assert second < first
+    assert len(losses(full_run.stderr, "finetune")) == 1
+    assert "\r" not in full_run.stderr  # no bar where nobody watches
+
+
+def test_the_test_set_gets_a_classification_report(full_run):
+    assert re.search(r"accuracy +[01]\.[0-9]{3} +160", report_of(full_run.stdout))
+
+
+def as_pytorch(source: Path, target: Path) -> Path:
+    """The same checkpoint with the names and the orientation that PyTorch gives its tensors; PyTorch is not needed."""
+    from safetensors.numpy import load_file, save_file
+
+    shutil.copytree(source, target)
+    tensors = {}
+    for name, tensor in load_file(source / "model.safetensors").items():
+        *path, kind = name.removesuffix(":0").replace("layer_._", "layer.").split("/")
+        kind = {"kernel": "weight", "gamma": "weight", "beta": "bias", "embeddings": "weight"}.get(kind, kind)
+        tensors[".".join([*path, kind])] = tensor.T.copy() if name.endswith("/kernel:0") else tensor
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return target
+
+
+@pytest.mark.parametrize("form", ["tensorflow", "pytorch"])
+def test_a_saved_classifier_is_loaded_from_either_format_and_answers_as_before(full_run, run_example, tmp_path, form):
+    model = full_run.saved if form == "tensorflow" else as_pytorch(full_run.saved, tmp_path / "model")
+    done = run_example("--model", model, "--phase", "evaluate", "infer", "--limit", 160)
+    assert done.returncode == 0, done.stderr
+    assert report_of(done.stdout) == report_of(full_run.stdout)
+    assert "fine-tuning" not in done.stdout
+
+
+def test_a_checkpoint_learns_clue_s_many_labels_and_tests_may_have_none(full_run, run_example, tmp_path):
+    labels = ("100", "104", "115")
+    for split in ("train", "dev", "test"):
+        rows = [{"sentence": f"the plot was {('warm', 'dull', 'cold')[n % 3]} {n}", "label": labels[n % 3]} for n in range(30)]
+        lines = [json.dumps({"sentence": row["sentence"]} if split == "test" else row) + "\n" for row in rows]
+        (tmp_path / f"{split}.json").write_text("".join(lines))
+    done = run_example(
+        "--model", as_pytorch(full_run.saved, tmp_path / "model"), "--data", tmp_path, "--epochs", 8, "--pretrain-epochs", 1,
+        "--learning-rate", "1e-3",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert losses(done.stderr, "finetune")[-1] < losses(done.stderr, "finetune")[0]
+    assert "has no labels" in done.stderr
+    assert "classification report, dev" in done.stdout
+    assert all(re.search(rf"^ +{label} ", done.stdout, re.MULTILINE) for label in labels)
+    assert "synthetic" not in done.stdout
+
+
+def test_an_interrupt_ends_with_the_table_of_what_has_run(command, environment, tmp_path):
+    process = subprocess.Popen(
+        command("--phase", "finetune", "evaluate", "--epochs", 500, "--limit", 64),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("finetune epoch 2/"):
+                process.send_signal(signal.SIGINT)
+                break
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    assert "interrupted; the table covers what has run" in stderr
+    assert "Traceback" not in stderr
+    assert sentences(stdout, "fine-tuning") >= 2 * 64
+    assert "pre-training" not in stdout
