@@ -54,7 +54,8 @@ class Accounts:
                 tally.unit = unit
             elif unit is not None and unit != tally.unit and tally.name != OTHER_NAMES:
                 complain(
-                    f"unit:{name}", f"{name!r} is counted in {tally.unit!r} and in {unit!r}; its total keeps {tally.unit!r} only"
+                    f"unit:{name}",
+                    f"{name!r} is counted in {tally.unit!r} and in {unit!r}; its total keeps {tally.unit!r} only",
                 )
             return tally
 
@@ -66,7 +67,8 @@ class Accounts:
 
     # --- one region -------------------------------------------------------------------------------------------------------
 
-    def _coverage(self, region: Region) -> float:
+    def coverage(self, region: Region) -> float:
+        """The part of a finished region's time for which the devices answered, as a mean over the channels."""
         if not any(curve.knots for curve in self.curves):
             return 0.0
         assert region.exit_ns is not None
@@ -77,7 +79,7 @@ class Accounts:
 
     def energy_j(self, region: Region) -> float | None:
         """Inclusive joules of a finished region; ``None`` if no device answered while it was open."""
-        if self._coverage(region) <= 0.0:
+        if self.coverage(region) <= 0.0:
             return None
         return math.fsum(region.inclusive_j()[:-2])
 
@@ -85,7 +87,7 @@ class Accounts:
         """A finished region in the words of the public face. ``anchor_ns``: wall clock less monotonic clock."""
         assert region.exit_ns is not None
         duration_ns = region.exit_ns - region.enter_ns
-        coverage = self._coverage(region)
+        coverage = self.coverage(region)
         live = [curve for curve in self.curves if curve.knots]
         known = coverage > 0.0
         energy_j = self_j = low_j = high_j = self_low_j = self_high_j = None
@@ -96,7 +98,7 @@ class Accounts:
             by_type, self_by_type = self.by_type(inclusive), self.by_type(own)
             energy_j, self_j = math.fsum(inclusive), math.fsum(own)
             low_j, high = region.interval_j()
-            self_low_j, self_high = region.self_interval_j()
+            self_low_j, self_high = region.self_interval_j(low_j, high)
             bounded = region.enter_ns + 1_000_000 >= region.start_ns
             high_j = high if bounded and math.isfinite(high) else None
             self_high_j = self_high if bounded and math.isfinite(self_high) else None
@@ -184,7 +186,9 @@ class Accounts:
                 for total, own, idle in zip(ledger.channels_j, ledger.attributed_j, ledger.unattributed_j, strict=True)
             ]
             channels = {
-                curve.channel.id: energy_j for curve, energy_j in zip(self.curves, ledger.channels_j, strict=True) if curve.knots
+                curve.channel.id: energy_j
+                for curve, energy_j in zip(self.curves, ledger.channels_j, strict=True)
+                if curve.knots
             }
             totals = Totals(
                 channels=channels,

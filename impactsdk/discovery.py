@@ -35,7 +35,9 @@ def check(settings: Settings) -> None:
         known = _found()
         for name in named:
             if name not in known:
-                raise ConfigurationError(f"sources: there is no source {name!r}; installed are {', '.join(sorted(known)) or 'none'}")
+                raise ConfigurationError(
+                    f"sources: there is no source {name!r}; installed are {', '.join(sorted(known)) or 'none'}"
+                )
 
 
 def candidates(settings: Settings, complain: _Complain) -> Iterator[list[EnergySource]]:

@@ -73,7 +73,7 @@ class Meter:
     ) -> None:
         if factors is not None:
             raise ConfigurationError(
-                "factors=: this version has no factor providers yet; set carbon_intensity_g_per_kwh, price_per_kwh and pue instead"
+                "factors=: this version has no factor providers; set carbon_intensity_g_per_kwh, price_per_kwh and pue"
             )
         self._given = settings
         self._sources = sources
@@ -198,12 +198,12 @@ class Meter:
     def totals(self) -> Totals:
         """The account up to the last settled instant; :meth:`flush` first to have all that has ended in it."""
         session = self.session
-        return self._last_totals if session is None or session.off else session.snapshot().totals
+        return session.snapshot().totals if isinstance(session, Session) else self._last_totals
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that has ended is settled and handed on; say whether that was reached in time."""
         session = self.session
-        return True if session is None or session.off else session.flush(timeout_s)
+        return session.flush(timeout_s) if isinstance(session, Session) else True
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Settle what is open, write, and let go of thread, files and devices; say whether that was done in time.
@@ -212,7 +212,7 @@ class Meter:
         """
         with self._lock:
             session, self.session, self._closed = self.session, OFF, True
-        if session is None or session.off:
+        if not isinstance(session, Session):
             return True
         closed = session.close(self.settings.shutdown_timeout_s if timeout_s is None else timeout_s)
         account = session.snapshot()
@@ -221,9 +221,18 @@ class Meter:
             _print(summarise(account, session.journal_path))
         return closed
 
+    def reset(self) -> None:
+        """Close and forget the settings: the environment is read again at the next region. For tests."""
+        self.close()
+        with self._lock:
+            self._given = self._settings = self.session = None
+            self._closed = False
+            self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
+            self.listeners.clear()
+
     def reopen(self, settings: Settings) -> None:
         """Close what runs and measure with other settings from the next region on; for :func:`configure`."""
-        if self.session is not None and not self.session.off:
+        if isinstance(self.session, Session):
             self.close()
         with self._lock:
             self._given, self._settings = settings, settings
@@ -238,7 +247,7 @@ class Meter:
         try:
             yield
         finally:
-            if self.session is not None and not self.session.off:
+            if isinstance(self.session, Session):
                 self.session.close(settings.shutdown_timeout_s)
             self._given, self._settings, self._clock, self.session, self._closed = kept
 
@@ -256,7 +265,7 @@ class Meter:
     def forked(self) -> None:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
         self._lock = threading.Lock()
-        if self.session is not None and not self.session.off:
+        if isinstance(self.session, Session):
             self.session.forsake()
             self.session = None
 
@@ -277,7 +286,7 @@ _exit_pid: int | None = None
 
 
 def _at_exit(meter: Meter) -> None:
-    """Have all meters closed when this process ends; asked at first use, so that the providers of the application close later."""
+    """Have all meters closed when this process ends; asked at first use, so that the application's providers close later."""
     global _exit_pid
     if _exit_pid == os.getpid():
         return

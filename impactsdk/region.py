@@ -25,7 +25,19 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
 
-__all__ = ["PAUSE", "RESUME", "Host", "Recorder", "Region", "Spec", "checked_units", "current_region", "leave", "pause", "resume"]
+__all__ = [
+    "PAUSE",
+    "RESUME",
+    "Host",
+    "Recorder",
+    "Region",
+    "Spec",
+    "checked_units",
+    "current_region",
+    "leave",
+    "pause",
+    "resume",
+]
 
 PAUSE, RESUME = "pause", "resume"
 
@@ -60,7 +72,9 @@ class Recorder:
 class Host(Protocol):
     """Whoever has the session: a meter."""
 
-    session: Recorder | None
+    @property
+    def session(self) -> Recorder | None:
+        """What runs now."""
 
     def begin(self) -> Recorder:
         """The session, started if need be."""
@@ -120,6 +134,9 @@ class Region(Entry):
     token: Token[Region | None] | None
     own_token: Token[Region | None] | None
     otel_token: Token[Context] | None
+    interrupted: bool
+    seen: bool
+    settled: bool
     waiter: threading.Event | None
     measurement: Measurement | None
 
@@ -323,7 +340,10 @@ def pause(region: Region) -> Region:
         _reset(region.token)  # type: ignore[arg-type]
         if region.has_span:
             region._leave_context(None)
-    except (ValueError, RuntimeError):  # stepped in one context and paused in another: only an async generator driven by hand can
+    except (
+        ValueError,
+        RuntimeError,
+    ):  # stepped in one context and paused in another: only an async generator driven by hand can
         pass
     return leaf
 

@@ -40,7 +40,8 @@ _log = logging.getLogger(__name__)
 _READY_S = 2.0
 _TICK_NS = 1_000_000_000
 _CROWD = 10_000
-"""Events that may wait before callers make way for the sampler's thread."""
+"""Events that may wait before callers make way for the sampler's thread; a span weighs more."""
+_CROWD_OF_SPANS = 1_000
 _START, _END = "start", "end"
 _Event = tuple[int, str, Region, "Region | None", "Region | None"]
 _stamp = itemgetter(0)
@@ -129,11 +130,11 @@ class Session(Recorder):
                 done.wait(min(left_s, 0.2))
             if not getattr(region, "settled", False):
                 raise SettleTimeoutError(
-                    f"no reading that covers {region.name!r} came within {timeout_s} s; the meter may be closed or a device may hang"
+                    f"no reading that covers {region.name!r} came within {timeout_s} s: the meter is closed, or a device hangs"
                 )
-        if getattr(region, "measurement", None) is None:
-            region.measurement = self.accounts.measurement(region, self._anchor_ns)
-        measurement: Measurement = region.measurement
+        measurement = getattr(region, "measurement", None)
+        if measurement is None:
+            region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
         return measurement
 
     def complain(self, key: str, message: str) -> None:
@@ -231,7 +232,9 @@ class Session(Recorder):
                     probe.open()
                 except SourceUnavailableError as error:
                     quiet = getattr(error, "expected", False) and self.settings.sources is None
-                    _log.info("%s: %s", probe.name, error) if quiet else self.complain(f"open:{probe.name}", f"{probe.name}: {error}")
+                    _log.info("%s: %s", probe.name, error) if quiet else self.complain(
+                        f"open:{probe.name}", f"{probe.name}: {error}"
+                    )
                     continue
                 finally:
                     if not sampler.superseded():
@@ -321,8 +324,11 @@ class Session(Recorder):
                     done += 1
                 ledger.close()
             del pending[:done]
+            spans = sum(region.spec.span for region in ended)
+            limit = _CROWD_OF_SPANS if 10 * spans > len(ended) else _CROWD
             for region in ended:
                 self._finish(region)
+                self._crowded = self.attention = len(self.events) > limit
             if now_ns - self._tick_ns >= _TICK_NS and (self.events or pending or ended or ledger.open_entries):
                 self._tick_ns = now_ns
                 if self._outputs.journal is not None:
@@ -375,8 +381,7 @@ class Session(Recorder):
                 end_span(span, measurement, end_unix_ns, interrupted=getattr(region, "interrupted", False))
                 if self._outputs.journal is not None:
                     self._outputs.journal.add(span)  # type: ignore[arg-type]
-            energy_j = self.accounts.energy_j(region)
-            if energy_j is not None:
+            if self._instruments and (energy_j := self.accounts.energy_j(region)) is not None:
                 for instruments in self._instruments:
                     instruments.record(region.tally.name, energy_j, span)
             for listener in tuple(self._listeners):
@@ -427,5 +432,5 @@ class Session(Recorder):
         for provider in self._outputs.owned:
             try:
                 provider.shutdown()
-            except Exception as error:  # noqa: BLE001 - somebody else's exporter
+            except Exception as error:  # noqa: BLE001, PERF203 - somebody else's exporter
                 self.complain("shutdown", f"an exporter could not be shut down: {error!r}")

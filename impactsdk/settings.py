@@ -26,10 +26,8 @@ EXPORTS = ("otel", "journal", "summary")
 
 
 def _number(text: Any, *, expected: str, low: float, strict: bool) -> float:
-    if isinstance(text, bool):
-        raise ValueError(expected)
     try:
-        value = float(text)
+        value = math.nan if isinstance(text, bool) else float(text)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(expected) from None
     if not math.isfinite(value) or value < low or (strict and value == low):
@@ -197,7 +195,9 @@ class Settings:
             values["disabled"] = variables.get(ENV_OTEL_DISABLED, "").strip().lower() == "true"
         settings = cls(**values)
         if settings.enrich:
-            raise ConfigurationError("enrich=True: this version cannot put energy on other instrumentations' spans yet; leave it off")
+            raise ConfigurationError(
+                "enrich=True: this version cannot put energy on other instrumentations' spans yet; leave it off"
+            )
         return settings
 
     def names(self) -> dict[str, Any]:

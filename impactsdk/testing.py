@@ -274,5 +274,3 @@ def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
             return False
         time.sleep(0.002)
     return True
-
-

@@ -18,9 +18,7 @@ R = TypeVar("R")
 _LONGEST_NAME = 256
 
 
-def checked_spec(
-    host: Host, name: object, unit: object, count: object, attributes: object, span: object
-) -> Spec:
+def checked_spec(host: Host, name: object, unit: object, count: object, attributes: object, span: object) -> Spec:
     """What ``measured(...)`` was told, or an error that says what was expected. ``name`` may be missing before a function."""
     if name is not None:
         _check_name(name)
@@ -41,7 +39,7 @@ def _check_name(name: object) -> None:
         raise ConfigurationError(f"a region's name must be printable text that is not empty, not {name[:40]!r}")
     if len(name) > _LONGEST_NAME:
         raise ConfigurationError(
-            f"a region's name may have {_LONGEST_NAME} characters, not {len(name)} ({name[:40]!r}...); put details into attributes"
+            f"a region's name may have {_LONGEST_NAME} characters, not {len(name)} ({name[:40]!r}...): use attributes"
         )
 
 
@@ -53,7 +51,9 @@ def _checked_attributes(attributes: object) -> Mapping[str, Any]:
             raise ConfigurationError(f"an attribute's name must be text that is not empty, not {key!r}")
         values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
         if not all(isinstance(item, str | bool | int | float) for item in values):
-            raise ConfigurationError(f"attribute {key!r} must be text, a number, a boolean or a sequence of them, not {value!r}")
+            raise ConfigurationError(
+                f"attribute {key!r} must be text, a number, a boolean or a sequence of them, not {value!r}"
+            )
     return MappingProxyType(dict(attributes))
 
 

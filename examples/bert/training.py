@@ -51,7 +51,7 @@ def masked(arrays: Arrays, tokenizer: BertTokenizerFast, *, seed: int) -> Arrays
 class Schedule(tf_keras.optimizers.schedules.LearningRateSchedule):
     """Up to ``peak`` over the first tenth of the steps, then straight down to zero.
 
-    At a constant rate, some seeds never leave chance.
+    At a constant rate, a small BERT from scratch may stay at chance to the end.
     """
 
     def __init__(self, peak: float, *, steps: int) -> None:

@@ -250,7 +250,9 @@ class Curve:
         last = self._last_real
         if last is None:
             return now_ns
-        settled_ns = max(last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns, self.knots[-1].at_ns if not self.knots[-1].real else 0)
+        settled_ns = max(
+            last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns, self.knots[-1].at_ns if not self.knots[-1].real else 0
+        )
         settled_ns = min(settled_ns, self.knots[-1].at_ns)
         patience_ns = _STALL_NS if self._tick_ns is None else max(150_000_000, round(2.5 * self._tick_ns))
         if now_ns - self._read_ns > self.silence_ns or (final and self._failing):

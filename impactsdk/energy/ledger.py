@@ -66,18 +66,36 @@ class Entry:
     )
 
     parent: Entry | None
+    """The region that this one is part of; fixed for good."""
+    occludes: Entry | None
+    """The region that this one hides while it runs; differs from the parent for a generator with another consumer."""
     tally: Tally
     start_ns: int
     end_ns: int
-    children: int
-    active: bool
     open: bool
-    occludes: Entry | None
+    active: bool
+    """Innermost at this moment, hence one of the W."""
+    suspended: bool
+    children: int
+    concurrent: bool
+    """Some of its subtree ran beside some other of it, or none of it ran: F(end) - F(start) is then not its energy."""
     credits: list[float] | None
     inclusive: list[float] | None
+    tau: float
+    child_tau: float
+    """Virtual time in the current segment, not yet turned into joules: own, and of finished children."""
+    touched: bool
+    error_j: float
+    child_error_j: float
     on_segment: Segment
+    on_tau: float
+    on_drift: tuple[int, float]
     start_segment: Segment
+    start_weight: int
+    start_drift: tuple[int, float]
     end_segment: Segment
+    end_weight: int
+    end_drift: tuple[int, float]
 
     def self_j(self) -> list[float]:
         """Own energy by channel, then the models' slack down and up. For a finished region."""
@@ -113,9 +131,8 @@ class Entry:
         most_j = self.end_segment.max_w * (self.end_ns - self.start_ns) * 1e-9 if self.end_ns > self.start_ns else math.inf
         return max(0.0, min(low_j, energy_j)), max(min(high_j, most_j), energy_j)
 
-    def self_interval_j(self) -> tuple[float, float]:
-        """The interval that holds the true own energy."""
-        low_j, high_j = self.interval_j()
+    def self_interval_j(self, low_j: float, high_j: float) -> tuple[float, float]:
+        """The interval that holds the true own energy, given that of the inclusive one."""
         if self.inclusive is None and self.child_tau == 0.0:
             return low_j, high_j
         own = self.self_j()
@@ -326,7 +343,7 @@ def _drifted_j(since: tuple[int, float], until: tuple[int, float]) -> float:
     return until[1] - since[1] if since[0] == until[0] else math.inf
 
 
-def _added(credits: list[float] | None, rates: list[float], factor: float) -> list[float]:
-    if credits is None:
+def _added(total: list[float] | None, rates: list[float], factor: float) -> list[float]:
+    if total is None:
         return [rate * factor for rate in rates]
-    return [credit + rate * factor for credit, rate in zip(credits, rates, strict=True)]
+    return [before + rate * factor for before, rate in zip(total, rates, strict=True)]

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from impactsdk.energy.curve import SILENCE_NS, Curve, Knot
-from impactsdk.errors import SourceFailedError, SourceUnavailableError
+from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableError
 from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock, EnergySource
 
@@ -94,7 +94,9 @@ class Probe:
                 lost = curve.lost_readings
                 knot = curve.add(energy_j, before_ns, after_ns, reading.low_j, reading.high_j)
                 if curve.lost_readings > lost:
-                    problem = problem or reading.error or f"{curve.channel.id} showed {reading.energy_j!r}, which cannot be true"
+                    problem = (
+                        problem or reading.error or f"{curve.channel.id} showed {reading.energy_j!r}, which cannot be true"
+                    )
                 took(curve, knot)
                 before_ns = after_ns if lazily else begun_ns
         except SourceFailedError as error:
@@ -130,6 +132,14 @@ class Probe:
                 self.source.close()
             except Exception as error:  # noqa: BLE001
                 self._warn(f"close:{self.name}", f"{self.name} could not be closed: {_said(error)}")
+
+
+def _said(error: BaseException) -> str:
+    """An error in a few words: its message, with its type where that is not one of ours."""
+    words = str(error).strip()
+    if isinstance(error, ImpactError):
+        return words or type(error).__name__
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 class Sampler:
@@ -261,7 +271,11 @@ class Sampler:
             self._before_round()
             for probe in self.probes:
                 now_ns = self.clock.now_ns()
-                if probe.dead or probe.hung or not (first or stopping or now_ns >= probe.due_ns or (urgent and probe.immediate)):
+                if (
+                    probe.dead
+                    or probe.hung
+                    or not (first or stopping or now_ns >= probe.due_ns or (urgent and probe.immediate))
+                ):
                     continue
                 self.calling(probe)
                 probe.poll(self._took, lambda: not self.superseded())

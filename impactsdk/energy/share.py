@@ -242,13 +242,13 @@ def cgroup_usage_s(cgroup: str, root: Path = Path("/sys/fs/cgroup")) -> float | 
             for line in (candidate / "cpu.stat").read_text().splitlines():
                 if line.startswith("usage_usec "):
                     return int(line.split()[1]) / 1e6
-        except (OSError, ValueError):
+        except (OSError, ValueError):  # noqa: PERF203 - two paths
             pass
     for mount in ("cpuacct", "cpu,cpuacct"):
         for candidate in (root / mount / path, root / mount):
             try:
                 return int((candidate / "cpuacct.usage").read_text()) / 1e9
-            except (OSError, ValueError):
+            except (OSError, ValueError):  # noqa: PERF203
                 pass
     return None
 

@@ -1,0 +1,1 @@
+"""Where finished measurements go: spans, metrics, the journal, the summary."""

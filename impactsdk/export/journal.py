@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Journal"]
 
-_MOST_PENDING = 2048
+_MOST_PENDING = 256
 _METRICS_EVERY_S = 30.0
 
 
@@ -131,6 +131,6 @@ class Journal:
             self.dropped += spans
             self._complain(
                 "journal",
-                f"the journal {self.path} cannot be written ({error.strerror or error}); results that do not fit are lost, totals are "
+                f"the journal {self.path} cannot be written ({error.strerror or error}); what does not fit is lost, totals are "
                 "kept; make room, or choose another place with IMPACTSDK_DIRECTORY",
             )

@@ -74,7 +74,10 @@ class Instruments:
         )
         meter.create_observable_gauge(semconv.METRIC_HW_POWER, [observe(_hw_power)], "W", "Power between the last two readings")
         meter.create_observable_counter(
-            semconv.METRIC_ENERGY, [observe(_energy)], "J", "Own energy of each operation; with its states it adds up to hw.energy"
+            semconv.METRIC_ENERGY,
+            [observe(_energy)],
+            "J",
+            "Own energy of each operation; with its states it adds up to hw.energy",
         )
         meter.create_observable_counter(semconv.METRIC_OPERATION_COUNT, [observe(_counts)], "{call}", "Finished calls")
         meter.create_observable_counter(
@@ -84,7 +87,9 @@ class Instruments:
         meter.create_observable_counter(
             semconv.METRIC_SDK_CPU_TIME, [observe(_cpu_time)], "s", "CPU time of the sampler's thread: what measuring costs"
         )
-        meter.create_observable_counter(semconv.METRIC_SDK_DROPPED, [observe(_dropped)], "{span}", "Spans that could not be written")
+        meter.create_observable_counter(
+            semconv.METRIC_SDK_DROPPED, [observe(_dropped)], "{span}", "Spans that could not be written"
+        )
         described = ("J", "Inclusive energy of one call")
         try:
             self._histogram = meter.create_histogram(
@@ -116,9 +121,7 @@ def _energy(snapshot: Snapshot) -> Iterator[Observation]:
     fixed = {semconv.BOUNDARY: snapshot.boundary}
     for name, operation in snapshot.totals.operations.items():
         for kind, energy_j in operation.energy_by_type.items():
-            yield Observation(
-                energy_j, {semconv.OPERATION: name, semconv.HW_TYPE: kind, semconv.STATE: "attributed", **fixed}
-            )
+            yield Observation(energy_j, {semconv.OPERATION: name, semconv.HW_TYPE: kind, semconv.STATE: "attributed", **fixed})
     for state, by_type in snapshot.by_type_j.items():
         if state != "attributed":
             for kind, energy_j in by_type.items():

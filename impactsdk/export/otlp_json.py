@@ -7,7 +7,7 @@ Our own because the official encoder pins one minor version of the SDK. The rule
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -83,13 +83,12 @@ def _span(span: ReadableSpan) -> dict[str, Any]:
             }
             for link in span.links
         ]
-    for key, count in (
-        ("droppedAttributesCount", span.dropped_attributes),
-        ("droppedEventsCount", span.dropped_events),
-        ("droppedLinksCount", span.dropped_links),
-    ):
-        if count:
-            encoded[key] = count
+    dropped = {
+        "droppedAttributesCount": span.dropped_attributes,
+        "droppedEventsCount": span.dropped_events,
+        "droppedLinksCount": span.dropped_links,
+    }
+    encoded.update({key: count for key, count in dropped.items() if count})
     return encoded
 
 
@@ -147,19 +146,22 @@ def _attributes(attributes: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> dict[str, Any]:
-    if isinstance(value, bool):
-        return {"boolValue": value}
-    if isinstance(value, int):
-        return {"intValue": str(value)}
-    if isinstance(value, float):
-        return {"doubleValue": _double(value)}
-    if isinstance(value, str):
-        return {"stringValue": value}
+    encode = _BY_TYPE.get(type(value))
+    if encode is not None:
+        return encode(value)
     if isinstance(value, Mapping):
         return {"kvlistValue": {"values": _attributes(value)}}
     if isinstance(value, Sequence) and not isinstance(value, bytes):
         return {"arrayValue": {"values": [_value(item) for item in value]}}
     return {"stringValue": str(value)}
+
+
+_BY_TYPE: dict[type, Callable[[Any], dict[str, Any]]] = {
+    bool: lambda value: {"boolValue": value},
+    int: lambda value: {"intValue": str(value)},
+    float: lambda value: {"doubleValue": _double(value)},
+    str: lambda value: {"stringValue": value},
+}
 
 
 def _double(value: float) -> float | str:

@@ -1,0 +1,1 @@
+"""Devices that say how many joules they have used; one file, one source."""

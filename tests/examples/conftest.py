@@ -17,7 +17,7 @@ if ROOT not in sys.path:
 _BOOT = f"import runpy, sys; sys.path.append({ROOT!r}); runpy.run_module('examples.bert', run_name='__main__', alter_sys=True)"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def command() -> Callable[..., list[str]]:
     """The command line that runs the example; ``before`` is Python to execute first."""
 
@@ -27,7 +27,7 @@ def command() -> Callable[..., list[str]]:
     return command
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
     """This process's environment with an empty hub cache, no proxies and the changes."""
 
@@ -40,7 +40,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[
     return environment
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def run_example(
     tmp_path_factory: pytest.TempPathFactory,
     command: Callable[..., list[str]],

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import socket
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from examples.bert.checkpoint import ModelError, check, reachable, resolve
 
 @pytest.fixture(autouse=True)
 def _no_proxy(monkeypatch):
-    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(urllib.request, "getproxies", dict)
 
 
 def folder(path: Path, *names: str, kind: str = "bert") -> Path:

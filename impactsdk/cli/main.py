@@ -1,0 +1,32 @@
+"""``impactsdk``: the command line. Each command is a file beside this one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from impactsdk.cli import detect
+from impactsdk.errors import ImpactError
+from impactsdk.meter import installed_version
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 done, 1 nothing to measure with, 2 a mistake in the call."""
+    parser = argparse.ArgumentParser(prog="impactsdk", description="What your training and inference code costs.")
+    parser.add_argument("--version", action="version", version=f"impactsdk {installed_version()}")
+    commands = parser.add_subparsers(dest="command", required=True)
+    detect.add(commands)
+    arguments = parser.parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+    except ImpactError as error:
+        print(f"impactsdk: {error}", file=sys.stderr)
+        return 2
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
