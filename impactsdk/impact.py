@@ -19,8 +19,10 @@ def impact_of(energy_j: float | None, settings: Settings, *, units: float | None
     intensity, price = settings.carbon_intensity_g_per_kwh, settings.price_per_kwh
     if energy_j is None or (intensity is None and price is None):
         return Impact()
-    facility_kwh = energy_j / J_PER_KWH * settings.pue
-    factors: list[dict[str, object]] = [{"name": "pue", "value": settings.pue, "unit": "1", "source": "user"}]
+    facility_kwh = energy_j / J_PER_KWH * (1.0 if settings.pue is None else settings.pue)
+    factors: list[dict[str, object]] = []
+    if settings.pue is not None:
+        factors.append({"name": "pue", "value": settings.pue, "unit": "1", "source": "user"})
     carbon_g = cost = sci_g = None
     if intensity is not None:
         carbon_g = facility_kwh * intensity

@@ -86,6 +86,7 @@ class Meter:
         self._ledger_specs: dict[str, Spec] = {}
         self._settings: Settings | None = None
         self._closed = False
+        self._ended: Session | OffSession | None = None
         self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
         if settings is not None or sources is not None:
             self._settings = self._load()
@@ -212,6 +213,8 @@ class Meter:
         """
         with self._lock:
             session, self.session, self._closed = self.session, OFF, True
+            # Kept, because the application's metric reader may ask a last time after us.
+            self._ended = session
         if not isinstance(session, Session):
             return True
         closed = session.close(self.settings.shutdown_timeout_s if timeout_s is None else timeout_s)
@@ -225,7 +228,7 @@ class Meter:
         """Close and forget the settings: the environment is read again at the next region. For tests."""
         self.close()
         with self._lock:
-            self._given = self._settings = self.session = None
+            self._given = self._settings = self.session = self._ended = None
             self._closed = False
             self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
             self.listeners.clear()
@@ -236,7 +239,7 @@ class Meter:
             self.close()
         with self._lock:
             self._given, self._settings = settings, settings
-            self.session, self._closed = None, False
+            self.session, self._closed, self._ended = None, False, None
 
     @contextmanager
     def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:

@@ -206,6 +206,8 @@ class Session(Recorder):
         """In the child of a fork: all this is the parent's."""
         self.dead = True
         self._registry.forsake()
+        if self._outputs.journal is not None:
+            self._outputs.journal.forsake()
 
     @property
     def journal_path(self) -> Any:
@@ -339,16 +341,21 @@ class Session(Recorder):
     def _drain(self) -> None:
         """Take over what has been appended, and put it in order: threads stamp first and append then."""
         events, pending = self.events, self._pending
+        fresh: list[_Event] = []
         for _ in range(len(events)):
             event = events.popleft()
             if event.__class__ is tuple:
-                pending.append(event)
+                fresh.append(event)
             elif getattr(event, "seen", False):
-                pending.append((event.exit_ns, _END, event, None, None))
+                fresh.append((event.exit_ns, _END, event, None, None))
             else:
                 event.seen = True
-                pending.append((event.enter_ns, _START, event, None, None))
-        pending.sort(key=_stamp)
+                fresh.append((event.enter_ns, _START, event, None, None))
+        fresh.sort(key=_stamp)
+        late = bool(pending and fresh and fresh[0][0] < pending[-1][0])
+        pending += fresh
+        if late:
+            pending.sort(key=_stamp)
 
     def _apply(self, ledger: Ledger, event: _Event, until_ns: int, ended: list[Region]) -> None:
         at_ns, kind, region, leaf, consumer = event

@@ -141,7 +141,7 @@ class Settings:
         interval_s: The longest time between two readings while a region is open, seconds.
         sources: Names or objects; ``None`` for detection.
         region: Where the machine stands, e.g. ``FR`` or ``aws:eu-west-3``. Recorded with the results.
-        pue: Facility energy over IT energy, >= 1.
+        pue: Facility energy over IT energy, >= 1. Without it, impacts are those of the IT energy alone.
         wue: Water used on site per kWh of IT energy, litres. Recorded with the results.
         carbon_intensity_g_per_kwh: Of the electricity, gCO2e per kWh. Without it, carbon is unknown.
         price_per_kwh: Of the electricity, in ``currency``. Without it, cost is unknown.
@@ -159,7 +159,7 @@ class Settings:
     interval_s: float = 0.1
     sources: tuple[EnergySource | str, ...] | None = None
     region: str | None = None
-    pue: float = 1.0
+    pue: float | None = None
     wue: float | None = None
     carbon_intensity_g_per_kwh: float | None = None
     price_per_kwh: float | None = None

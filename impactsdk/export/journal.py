@@ -75,6 +75,13 @@ class Journal:
             os.close(self._descriptor)
             self._descriptor = None
 
+    def forsake(self) -> None:
+        """In the child of a fork: the file is the parent's."""
+        self._pending.clear()
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
     def _write_spans(self) -> None:
         spans, self._pending = self._pending, []
         if spans:
