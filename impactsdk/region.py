@@ -187,6 +187,8 @@ class Region(Entry):
         session = spec.host.session
         if session is None:
             session = spec.host.begin()
+            if self.recorder is not None:  # another thread entered the same block meanwhile
+                return self._again()
         self.recorder = session
         parent = _get()
         if parent is not None and (parent.recorder is not session or parent.exit_ns is not None):
@@ -204,10 +206,15 @@ class Region(Entry):
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         session: Any = self.recorder
+        if session is None:
+            raise RegionError(f"{self.name!r} was never entered: it cannot be left")
         at_ns = session.now_ns()
+        if _get() is not self:  # left before a region inside it, left twice, entered more than once, or in another context
+            self._leave_oddly(at_ns, error)
+            return
         try:
             _reset(self.token)  # type: ignore[arg-type]
-        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
+        except (ValueError, RuntimeError, TypeError):  # this context is a copy of the one in which it was entered
             self._leave_oddly(at_ns, error)
             return
         self.exit_ns = at_ns
@@ -251,9 +258,9 @@ class Region(Entry):
     def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
         clones: list[Region] = getattr(self, "clones", [])
         mine = [region for region in (self, *clones) if region.exit_ns is None]
-        region = _get()
+        above, region = None, _get()
         while region is not None and region not in mine:
-            region = region.parent  # type: ignore[assignment]
+            above, region = region, region.parent  # type: ignore[assignment]
         if region is None:
             if not mine:
                 return
@@ -263,13 +270,31 @@ class Region(Entry):
         region.exit_ns = at_ns
         recorder: Any = region.recorder
         recorder.append(region)
-        token = self.own_token if region is self and hasattr(self, "clones") else region.token
-        with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
-            _reset(token)  # type: ignore[arg-type]
-            if region.has_span:
-                region._leave_context(None)
+        if above is not None:
+            region._hand_over(above)
+        else:
+            with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
+                _reset(region._own_token)  # type: ignore[arg-type]
+                if region.has_span:
+                    region._leave_context(None)
         if error is not None and region.has_span:
             _note_error(region, error)
+
+    def _hand_over(self, above: Region) -> None:
+        """Left before a region inside it: that one, when it is left, restores what this one would have restored."""
+        if hasattr(above, "clones"):
+            above.own_token = self._own_token
+        else:
+            above.token = self._own_token
+        if self.has_span:
+            if above.has_span:
+                above.otel_token, self.otel_token = self.otel_token, None
+            else:
+                self._leave_context(None)
+
+    @property
+    def _own_token(self) -> Token[Region | None] | None:
+        return self.own_token if hasattr(self, "clones") else self.token
 
     @property
     def has_span(self) -> bool:
@@ -285,7 +310,7 @@ def checked_units(units: float) -> float:
     """``units`` as a finite number >= 0, or an error that says so."""
     try:
         value = float(units)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if isinstance(units, bool | str) or not math.isfinite(value) or value < 0:
         raise ConfigurationError(f"units={units!r}: expected a finite number >= 0")
