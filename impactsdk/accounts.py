@@ -97,11 +97,13 @@ class Accounts:
             inclusive, own = region.inclusive_j()[:-2], region.self_j()[:-2]
             by_type, self_by_type = self.by_type(inclusive), self.by_type(own)
             energy_j, self_j = math.fsum(inclusive), math.fsum(own)
-            low_j, high = region.interval_j()
-            self_low_j, self_high = region.self_interval_j(low_j, high)
-            bounded = region.enter_ns + 1_000_000 >= region.start_ns
-            high_j = high if bounded and math.isfinite(high) else None
-            self_high_j = self_high if bounded and math.isfinite(self_high) else None
+            # Where the ledger heard of it late, or no reading came after its end.
+            missed_ns = max(0, region.start_ns - region.enter_ns) + max(0, region.exit_ns - region.end_ns)
+            surplus_ns = max(0, region.end_ns - region.exit_ns)
+            low_j, high = region.interval_j(missed_ns=missed_ns, surplus_ns=surplus_ns)
+            self_low_j, self_high = region.self_interval_j(low_j, high, missed_ns=missed_ns, surplus_ns=surplus_ns)
+            high_j = high if math.isfinite(high) else None
+            self_high_j = self_high if math.isfinite(self_high) else None
         span = region.span if region.spec.span else None
         context: Any = None if span is None else span.get_span_context()
         units = getattr(region, "units", None)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 
 __all__ = ["SystemClock"]
 
 
-class _EventWaker:
+class _LockWaker:
+    """A bare lock: a signal handler or a finalizer may release it in the middle of anything, where an Event would deadlock."""
+
     def __init__(self) -> None:
-        self._event = threading.Event()
-        self.set = self._event.set
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it was set already
+            self._lock.release()
 
     def wait(self, timeout_s: float) -> bool:
-        was_set = self._event.wait(timeout_s)
-        self._event.clear()
-        return was_set
+        return self._lock.acquire(timeout=min(timeout_s, threading.TIMEOUT_MAX))
 
 
 class SystemClock:
@@ -25,6 +30,6 @@ class SystemClock:
     now_ns = staticmethod(time.perf_counter_ns)
     unix_ns = staticmethod(time.time_ns)
 
-    def waker(self) -> _EventWaker:
+    def waker(self) -> _LockWaker:
         """A new thing to sleep on."""
-        return _EventWaker()
+        return _LockWaker()

@@ -24,7 +24,7 @@ from impactsdk.protocols import Clock, EnergySource
 from impactsdk.region import Spec
 from impactsdk.session import Session
 from impactsdk.settings import Settings
-from impactsdk.wrap import Measured, checked_spec
+from impactsdk.wrap import Measured, Unnamed, checked_spec
 
 __all__ = ["Meter", "configure", "default_meter", "flush", "installed_version", "shutdown"]
 
@@ -81,7 +81,8 @@ class Meter:
         self._clock = clock or SystemClock()
         self.session: Session | OffSession | None = None
         self.listeners: list[Callable[[Measurement], None]] = []
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._beginning = False
         self._span_specs: dict[str, Spec] = {}
         self._ledger_specs: dict[str, Spec] = {}
         self._settings: Settings | None = None
@@ -169,7 +170,7 @@ class Meter:
         specs = self._span_specs if span else self._ledger_specs
         if count is None and attributes is None and spec.name and len(specs) < _MOST_SPECS:
             specs[spec.name] = spec
-        return Measured(spec)
+        return Measured(spec) if spec.name else Unnamed(spec)
 
     def track(
         self, iterable: Iterable[T], *, name: str = "track", unit: str | None = None, total: int | None = None
@@ -178,21 +179,24 @@ class Meter:
 
         ``total`` is the number of turns where ``iterable`` does not know it; this version shows no progress and ignores it.
         """
-        spec = checked_spec(self, name, unit, None, None, False)
-        for item in iterable:
-            with Measured(spec) as region:
-                if unit is not None:
-                    region.add_units(1)
-                yield item
+        return _turns(iterable, checked_spec(self, name, unit, None, None, False))
 
     def begin(self) -> Session | OffSession:
         """The session, started if need be. Regions call it; nobody else has to."""
         with self._lock:
             if self.session is None:
+                if self._beginning:
+                    return OFF  # a provider, a source or a signal handler measures while we begin, in this very thread
                 if self._closed or self.settings.disabled:
                     self.session = OFF
                 else:
-                    self.session = Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners)
+                    self._beginning = True
+                    try:
+                        self.session = Session(
+                            self.settings, self._clock, installed_version(), *self._providers, self.listeners
+                        )
+                    finally:
+                        self._beginning = False
                     _at_exit(self)
             return self.session
 
@@ -244,15 +248,15 @@ class Meter:
     @contextmanager
     def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
         """For a while, measure with other settings in a session of its own; what ran before then goes on. For tests."""
-        kept = (self._given, self._settings, self._clock, self.session, self._closed)
+        kept = (self._given, self._settings, self._clock, self.session, self._closed, self.listeners)
         self._given = self._settings = settings
-        self._clock, self.session, self._closed = clock or SystemClock(), None, False
+        self._clock, self.session, self._closed, self.listeners = clock or SystemClock(), None, False, []
         try:
             yield
         finally:
             if isinstance(self.session, Session):
                 self.session.close(settings.shutdown_timeout_s)
-            self._given, self._settings, self._clock, self.session, self._closed = kept
+            self._given, self._settings, self._clock, self.session, self._closed, self.listeners = kept
 
     def __enter__(self) -> Meter:
         return self
@@ -267,10 +271,19 @@ class Meter:
 
     def forked(self) -> None:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
+        self._beginning = False
         if isinstance(self.session, Session):
             self.session.forsake()
             self.session = None
+
+
+def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
+    for item in iterable:
+        with Measured(spec) as region:
+            if spec.unit is not None:
+                region.add_units(1)
+            yield item
 
 
 def _print(text: str) -> None:
@@ -336,7 +349,7 @@ def configure(**settings: Any) -> Meter:
     """
     loaded = Settings.load(**settings)
     check(loaded)
-    if _default.session is None or _default.session.off or loaded != _default.settings:
+    if _default.session is None or _default.session.off or not loaded.same_as(_default.settings):
         _default.reopen(loaded)
     return _default
 

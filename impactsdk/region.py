@@ -47,12 +47,14 @@ class Recorder:
 
     ``append`` takes a region when it is entered and again when it is left, and ``(at_ns, kind, region, leaf, consumer)`` when
     a generator pauses or goes on. ``attention`` asks the next region to call :meth:`attend`. ``off``: nothing is measured.
+    ``dead``: it stayed behind in the parent of a fork.
     """
 
-    __slots__ = ("append", "attention", "now_ns", "off", "tracer", "unix_ns")
+    __slots__ = ("append", "attention", "dead", "now_ns", "off", "tracer", "unix_ns")
 
     append: Callable[[Any], None]
     attention: bool
+    dead: bool
     now_ns: Callable[[], int]
     off: bool
     tracer: Tracer | None
@@ -197,9 +199,9 @@ class Region(Entry):
         self.exit_ns = None
         if spec.span:
             self._start_span(session)
-        self.token = _set(self)
         self.enter_ns = session.now_ns()
         session.append(self)
+        self.token = _set(self)  # only now: what a signal handler measures must not begin before its parent
         if session.attention:
             session.attend()
         return self
@@ -209,12 +211,12 @@ class Region(Entry):
         if session is None:
             raise RegionError(f"{self.name!r} was never entered: it cannot be left")
         at_ns = session.now_ns()
-        if _get() is not self:  # left before a region inside it, left twice, entered more than once, or in another context
+        if self.spec.span and _get() is not self:  # left before a span inside it, or one of those below
             self._leave_oddly(at_ns, error)
             return
         try:
             _reset(self.token)  # type: ignore[arg-type]
-        except (ValueError, RuntimeError, TypeError):  # this context is a copy of the one in which it was entered
+        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
             self._leave_oddly(at_ns, error)
             return
         self.exit_ns = at_ns
@@ -258,39 +260,35 @@ class Region(Entry):
     def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
         clones: list[Region] = getattr(self, "clones", [])
         mine = [region for region in (self, *clones) if region.exit_ns is None]
-        above, region = None, _get()
+        inside: list[Region] = []
+        region = _get()
         while region is not None and region not in mine:
-            above, region = region, region.parent  # type: ignore[assignment]
+            inside.append(region)
+            region = region.parent  # type: ignore[assignment]
         if region is None:
             if not mine:
                 return
-            region = mine[-1]
+            inside, region = [], mine[-1]
         if region in clones:
             clones.remove(region)
         region.exit_ns = at_ns
+        with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
+            _reset(region._own_token)  # type: ignore[arg-type]
+            if region.has_span:
+                region._leave_context(None)
+            for other in inside:  # still open, but out of the context: when they are left they must not bring this one back
+                other.otel_token = other.token = other.own_token = None
         recorder: Any = region.recorder
         recorder.append(region)
-        if above is not None:
-            region._hand_over(above)
-        else:
-            with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
-                _reset(region._own_token)  # type: ignore[arg-type]
-                if region.has_span:
-                    region._leave_context(None)
         if error is not None and region.has_span:
             _note_error(region, error)
 
-    def _hand_over(self, above: Region) -> None:
-        """Left before a region inside it: that one, when it is left, restores what this one would have restored."""
-        if hasattr(above, "clones"):
-            above.own_token = self._own_token
-        else:
-            above.token = self._own_token
-        if self.has_span:
-            if above.has_span:
-                above.otel_token, self.otel_token = self.otel_token, None
-            else:
-                self._leave_context(None)
+    def forget(self) -> None:
+        """Once it is settled: let go of the regions around it, so that tasks that each begin the next make no endless chain."""
+        if not getattr(self, "interrupted", False):  # else its block is still to be left
+            self.token = None
+        if self.parent is not None:
+            self.parent = _open_ancestor(self.parent, self.recorder)  # type: ignore[arg-type]
 
     @property
     def _own_token(self) -> Token[Region | None] | None:
@@ -320,7 +318,7 @@ def checked_units(units: float) -> float:
 def current_region() -> Region | None:
     """The innermost open region of this context, whichever meter it belongs to."""
     region = _get()
-    while region is not None and region.exit_ns is not None:
+    while region is not None and (region.exit_ns is not None or region.recorder.dead):  # type: ignore[union-attr]
         region = region.parent  # type: ignore[assignment]
     return region
 
@@ -343,10 +341,10 @@ def _note_error(region: Region, error: BaseException) -> None:
     assert span is not None
     assert recorder is not None
     try:
-        if isinstance(error, Exception) and span.is_recording():
-            span.record_exception(error)
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
         span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+        if isinstance(error, Exception) and span.is_recording():
+            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+            span.record_exception(error)
     except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
         recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
 

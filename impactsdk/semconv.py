@@ -35,6 +35,12 @@ INTERRUPTED: Final = "impact.interrupted"
 STATE: Final = "impact.state"
 ERROR_TYPE: Final = "error.type"
 
+# --- attributes of metrics and of the resource ---------------------------------------------------------------------------
+SOURCE: Final = "impact.source"
+PUE: Final = "impact.pue"
+WUE: Final = "impact.wue"
+GRID_ZONE: Final = "impact.grid.zone"
+
 # --- metrics -----------------------------------------------------------------------------------------------------------
 METRIC_HW_ENERGY: Final = "hw.energy"
 METRIC_HW_POWER: Final = "hw.power"

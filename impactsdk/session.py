@@ -5,6 +5,7 @@ A fork leaves the session behind with its parent; the child starts its own at it
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
@@ -26,7 +27,7 @@ from impactsdk.energy.sampler import Probe, Sampler
 from impactsdk.energy.segment import Timeline
 from impactsdk.energy.share import CpuShare, cgroup_of
 from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError, SourceUnavailableError
-from impactsdk.export.metrics import Instruments, Snapshot
+from impactsdk.export.metrics import Snapshot, instruments_on
 from impactsdk.export.providers import resolve
 from impactsdk.export.spans import end_span
 from impactsdk.model import Measurement
@@ -39,6 +40,9 @@ __all__ = ["Session"]
 _log = logging.getLogger(__name__)
 _READY_S = 2.0
 _TICK_NS = 1_000_000_000
+_LONGEST_S = 86_400.0
+_LOCK_S = 0.5
+"""How long a caller waits for the sampler's thread to let go of the books."""
 _CROWD = 10_000
 """Events that may wait before callers make way for the sampler's thread; a span weighs more."""
 _CROWD_OF_SPANS = 1_000
@@ -71,12 +75,13 @@ class Session(Recorder):
         self.tallies = self.accounts.tallies
         self._listeners = listeners
         self._lock = threading.RLock()
+        self._snapshot: Snapshot | None = None
         self._pending: list[_Event] = []
         self._timeline: Timeline | None = None
         self._ledger: Ledger | None = None
         self._closing = False
         self._crowded = False
-        self._given_up: set[str] = set()
+        self._opened: list[Probe] = []
         self._tick_ns = 0
         self._anchor_ns = clock.unix_ns() - clock.now_ns()
         self._registry = Registry(runtime_directory(settings.environ))
@@ -84,7 +89,9 @@ class Session(Recorder):
         self._cpu_marks: dict[str, tuple[float, float]] = {}
         self._outputs = resolve(settings, tracer_provider, meter_provider, version, self.complain)
         self.tracer = self._outputs.tracer
-        self._instruments = [Instruments(provider, version, self) for provider in self._outputs.meter_providers]
+        self._instruments = [instruments_on(provider, version) for provider in self._outputs.meter_providers]
+        for instruments in self._instruments:
+            instruments.attach(self)
         self._sampler = Sampler(
             clock,
             begin=self._open_sources,
@@ -110,6 +117,8 @@ class Session(Recorder):
         elif self._crowded:
             self._look_after()
             time.sleep(0)
+        elif self._sampler.in_call:
+            self._look_after()
         else:
             self.attention = False
             self._sampler.wake()
@@ -144,28 +153,37 @@ class Session(Recorder):
         self.complaints[key] = message
         try:
             warnings.warn(message, DegradedWarning, stacklevel=2)
-        except Warning:
-            _log.debug("%s", message)  # the user has made warnings errors; in this thread it would reach nobody
+        except Exception:  # noqa: BLE001 - warnings are errors here, or shown by something that fails; neither may stop us
+            _log.debug("%s", message)
 
     # --- what the meter asks for --------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """All totals at the last settled instant."""
-        with self._lock:
-            return self.accounts.snapshot(
+        """All totals at the last settled instant; as they last were, if an exporter holds up the sampler's thread."""
+        if not self._lock.acquire(timeout=_LOCK_S) and self._snapshot is not None:
+            return self._snapshot
+        try:
+            self._snapshot = self.accounts.snapshot(
                 self._ledger,
                 list(self._sampler.probes),
                 self._sampler.cpu_s,
                 0 if self._outputs.journal is None else self._outputs.journal.dropped,
             )
+            return self._snapshot
+        finally:
+            with contextlib.suppress(RuntimeError):  # it was not to be had
+                self._lock.release()
 
     def flush(self, timeout_s: float) -> bool:
         """Wait until everything that has ended by now is settled and handed on; say whether that was reached."""
+        timeout_s = min(timeout_s, _LONGEST_S)
         deadline = time.monotonic() + timeout_s
-        until_ns = self.now_ns()
+        begun, until_ns = time.monotonic(), self.now_ns()
         while not self._settled(until_ns):
             self._sampler.hurry()
             self._look_after()
+            if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not (self.events or self._pending):
+                break  # a fake clock stands still: no reading will come that says more
             if time.monotonic() >= deadline or self._sampler.ended.is_set():
                 return False
             time.sleep(0.002)
@@ -179,9 +197,14 @@ class Session(Recorder):
                 except Exception as error:  # noqa: BLE001 - somebody else's exporter
                     self.complain("flush", f"an exporter could not be flushed: {error!r}")
                     flushed = False
-        with self._lock:
-            if self._outputs.journal is not None and self._outputs.journal.written | bool(self.tallies):
-                self._outputs.journal.tick(self.snapshot())
+        journal = self._outputs.journal
+        if journal is not None and (journal.written or self.tallies):
+            if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                return False
+            try:
+                journal.tick(self.snapshot())
+            finally:
+                self._lock.release()
         return flushed
 
     def close(self, timeout_s: float) -> bool:
@@ -189,10 +212,14 @@ class Session(Recorder):
         if self.dead or self._closing:
             return True
         self._closing = True
+        timeout_s = min(timeout_s, _LONGEST_S)
         deadline = time.monotonic() + timeout_s
         self._sampler.stop(min(1.0, timeout_s / 2))
+        begun_ns = self.now_ns()
         while not self._sampler.ended.wait(0.05):
             self._look_after()
+            if self.now_ns() == begun_ns:  # a fake clock stands still: no later reading will come
+                self._sampler.stop(0.0)
             if time.monotonic() >= deadline:
                 self.complain(
                     "close",
@@ -206,6 +233,8 @@ class Session(Recorder):
         """In the child of a fork: all this is the parent's."""
         self.dead = True
         self._registry.forsake()
+        for instruments in self._instruments:
+            instruments.forsake()
         if self._outputs.journal is not None:
             self._outputs.journal.forsake()
 
@@ -223,11 +252,13 @@ class Session(Recorder):
     # --- in the sampler's thread --------------------------------------------------------------------------------------
 
     def _open_sources(self, sampler: Sampler) -> list[Probe]:
-        probes: list[Probe] = []
+        for probe in self._opened:  # by a thread that then hung
+            probe.close()
+        self._opened = probes = []
         for alternatives in candidates(self.settings, self.complain):
             for source in alternatives:
                 probe = Probe(source, self.clock, self.complain, self.settings.interval_s)
-                if probe.name in self._given_up:
+                if probe.name in sampler.given_up:
                     continue
                 sampler.calling(probe)
                 try:
@@ -237,11 +268,14 @@ class Session(Recorder):
                     _log.info("%s: %s", probe.name, error) if quiet else self.complain(
                         f"open:{probe.name}", f"{probe.name}: {error}"
                     )
+                    if sampler.superseded():
+                        return []
                     continue
                 finally:
                     if not sampler.superseded():
                         sampler.calling(None)
                 if sampler.superseded():
+                    probe.close()
                     return []
                 if probe.hung:
                     continue
@@ -322,8 +356,11 @@ class Session(Recorder):
                 # At the very end what comes after the last reading is taken as happening with it.
                 everything = final and segment is segments[-1]
                 while done < len(pending) and (everything or pending[done][0] <= segment.end_ns):
-                    self._apply(ledger, pending[done], segment.end_ns, ended)
                     done += 1
+                    try:
+                        self._apply(ledger, pending[done - 1], segment.end_ns, ended)
+                    except Exception:  # one event that cannot be understood must not stand in the way of all others
+                        _log.exception("impactsdk made a mistake; one region is lost, measuring goes on")
                 ledger.close()
             del pending[:done]
             spans = sum(region.spec.span for region in ended)
@@ -387,7 +424,7 @@ class Session(Recorder):
                 end_unix_ns = region.start_unix_ns + region.exit_ns - region.enter_ns
                 end_span(span, measurement, end_unix_ns, interrupted=getattr(region, "interrupted", False))
                 if self._outputs.journal is not None:
-                    self._outputs.journal.add(span)  # type: ignore[arg-type]
+                    self._outputs.journal.add(span)
             if self._instruments and (energy_j := self.accounts.energy_j(region)) is not None:
                 for instruments in self._instruments:
                     instruments.record(region.tally.name, energy_j, span)
@@ -396,24 +433,28 @@ class Session(Recorder):
         except Exception as error:  # noqa: BLE001 - an exporter of somebody else's, or a mistake of ours
             _log.debug("a span could not be finished", exc_info=True)
             self.complain("finish", f"a result could not be handed on ({error!r}); totals are not affected")
+        region.forget()
         region.settled = True
         waiter = getattr(region, "waiter", None)
         if waiter is not None:
             waiter.set()
 
     def _settled(self, until_ns: int) -> bool:
-        with self._lock:
+        if not self._lock.acquire(timeout=0.05):
+            return False
+        try:
             return (
                 self._sampler.ready.is_set()
                 and not self.events
                 and not (self._pending and self._pending[0][0] <= until_ns)
                 and (self._timeline is not None and self._timeline.until_ns >= until_ns)
             )
+        finally:
+            self._lock.release()
 
     def _look_after(self) -> None:
         name = self._sampler.look_after()
         if name is not None:
-            self._given_up.add(name)
             self.complain(f"hang:{name}", f"{name} does not return from a device call; measuring goes on without it")
 
     def _end(self) -> None:
@@ -436,6 +477,8 @@ class Session(Recorder):
             self._registry.leave()
             if self._outputs.journal is not None:
                 self._outputs.journal.close(self.snapshot())
+        for instruments in self._instruments:
+            instruments.retire(self)
         for provider in self._outputs.owned:
             try:
                 provider.shutdown()

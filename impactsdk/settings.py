@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -23,20 +23,22 @@ from impactsdk.semconv import ENV_OTEL_DISABLED, ENV_PREFIX
 __all__ = ["EXPORTS", "Settings"]
 
 EXPORTS = ("otel", "journal", "summary")
+_LONGEST_S = 86_400.0
+_VARIABLES_READ = ("IMPACTSDK_", "OTEL_", "CUDA_", "NVIDIA_VISIBLE_DEVICES", "LOCAL_", "SLURM_", "OMPI_")
 
 
-def _number(text: Any, *, expected: str, low: float, strict: bool) -> float:
+def _number(text: Any, *, expected: str, low: float, strict: bool, high: float = math.inf) -> float:
     try:
-        value = math.nan if isinstance(text, bool) else float(text)
+        value = math.nan if isinstance(text, bool | bytes) else float(text)
     except (TypeError, ValueError, OverflowError):
         raise ValueError(expected) from None
-    if not math.isfinite(value) or value < low or (strict and value == low):
+    if not math.isfinite(value) or not low <= value <= high or (strict and value == low):
         raise ValueError(expected)
     return value
 
 
 def _positive_seconds(value: Any) -> float:
-    return _number(value, expected="a number of seconds > 0", low=0.0, strict=True)
+    return _number(value, expected="a number of seconds > 0 (at most a day)", low=0.0, strict=True, high=_LONGEST_S)
 
 
 def _not_negative(value: Any) -> float:
@@ -54,15 +56,16 @@ def _text(value: Any) -> str:
 
 
 def _currency(value: Any) -> str:
-    if not isinstance(value, str) or len(value.strip()) != 3 or not value.strip().isalpha():
+    if not isinstance(value, str) or len(value.strip()) != 3 or not (value.isascii() and value.strip().isalpha()):
         raise ValueError("an ISO 4217 code of three letters, such as EUR")
     return value.strip().upper()
 
 
 def _boundary(value: Any) -> Boundary:
-    if value not in get_args(Boundary):
+    word = value.strip().lower() if isinstance(value, str) else None
+    if word not in get_args(Boundary):
         raise ValueError("one of " + ", ".join(get_args(Boundary)))
-    return cast(Boundary, value)
+    return cast(Boundary, word)
 
 
 def _flag(value: Any) -> bool:
@@ -77,26 +80,40 @@ def _flag(value: Any) -> bool:
 
 
 def _directory(value: Any) -> Path:
-    if not isinstance(value, str | os.PathLike) or not str(value).strip():
+    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ValueError("a path")
-    return Path(value).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:  # ~ of somebody who has no home
+        raise ValueError("a path; this home directory is not known") from None
+
+
+def _items(value: Any, expected: str) -> list[Any]:
+    if isinstance(value, str):
+        return [word.strip() for word in value.split(",")]
+    if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
+        raise TypeError(expected)
+    return list(value)
 
 
 def _exports(value: Any) -> tuple[str, ...] | None:
     """``None`` stands for ``auto``."""
-    words = [word.strip().lower() for word in value.split(",")] if isinstance(value, str) else list(value)
+    expected = "auto, none, or a comma list of " + ", ".join(EXPORTS)
+    words = [word.lower() if isinstance(word, str) else word for word in _items(value, expected)]
     if words == ["auto"]:
         return None
     if words == ["none"]:
         return ()
-    if not words or any(word not in EXPORTS for word in words):
-        raise ValueError("auto, none, or a comma list of " + ", ".join(EXPORTS))
+    if any(word not in EXPORTS for word in words):
+        raise ValueError(expected)
     return tuple(dict.fromkeys(words))
 
 
 def _sources(value: Any) -> tuple[EnergySource | str, ...] | None:
     """``None`` stands for detection."""
-    items = [word.strip() for word in value.split(",")] if isinstance(value, str) else list(value)
+    expected = "auto, none, or source names (nvml, rapl, cpu_model) or objects with open, read and close"
+    items = _items(value, expected)
     if items == ["auto"]:
         return None
     if items == ["none"]:
@@ -106,7 +123,7 @@ def _sources(value: Any) -> tuple[EnergySource | str, ...] | None:
             continue
         if not isinstance(item, str) and isinstance(item, EnergySource) and not isinstance(item, type):
             continue
-        raise ValueError("auto, none, or source names (nvml, rapl, cpu_model) or objects with open, read and close")
+        raise ValueError(expected)
     return tuple(items)
 
 
@@ -170,7 +187,7 @@ class Settings:
     environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
 
     @classmethod
-    def load(cls, environ: Mapping[str, str] | None = None, **arguments: Any) -> Settings:
+    def load(cls, environ: Mapping[str, str] | None = None, /, **arguments: Any) -> Settings:
         """Settings from ``arguments``, else from ``environ`` (default: this process's), else the defaults.
 
         An argument that is ``None`` counts as not given.
@@ -187,9 +204,9 @@ class Settings:
             given = arguments.get(name)
             variable = ENV_PREFIX + name.upper()
             if given is not None:
-                values[name] = _parsed(parse, given, f"{name}={given!r}")
+                values[name] = _parsed(parse, given, name)
             elif variables.get(variable, "").strip():
-                values[name] = _parsed(parse, variables[variable], f"{variable}={variables[variable]!r}")
+                values[name] = _parsed(parse, variables[variable], variable)
         if arguments.get("disabled") is None and not values.get("disabled"):
             # The OpenTelemetry specification: only "true" disables, anything else does not.
             values["disabled"] = variables.get(ENV_OTEL_DISABLED, "").strip().lower() == "true"
@@ -204,9 +221,25 @@ class Settings:
         """The settings by name, without the environment; to be shown or compared."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "environ"}
 
+    def same_as(self, other: Settings) -> bool:
+        """Whether both ask for the same; of the environment only what somebody here reads counts."""
+        mine, theirs = (
+            {name: value for name, value in settings.environ.items() if name.startswith(_VARIABLES_READ)}
+            for settings in (self, other)
+        )
+        return self.names() == other.names() and mine == theirs
+
 
 def _parsed(parse: Callable[[Any], Any], value: Any, origin: str) -> Any:
     try:
         return parse(value)
     except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"{origin}: expected {error}") from None
+        raise ConfigurationError(f"{origin}={_shown(value)}: expected {error}") from None
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - a message about a bad value must not fail over the value
+        return f"<{type(value).__name__}>"
+    return text if len(text) <= 200 else text[:200] + "..."

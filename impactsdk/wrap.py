@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
+import types
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
-from types import MappingProxyType, TracebackType
+from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk.errors import ConfigurationError
 from impactsdk.region import Host, Region, Spec, checked_units, leave, pause, resume
 
-__all__ = ["Measured", "checked_spec"]
+__all__ = ["Measured", "Unnamed", "checked_spec"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,7 +56,7 @@ def _checked_attributes(attributes: object) -> Mapping[str, Any]:
             raise ConfigurationError(
                 f"attribute {key!r} must be text, a number, a boolean or a sequence of them, not {value!r}"
             )
-    return MappingProxyType(dict(attributes))
+    return dict(attributes)
 
 
 class Measured(Region):
@@ -85,11 +87,22 @@ class Measured(Region):
             called = function.func
         if inspect.isasyncgenfunction(called):
             return cast("Callable[P, R]", _async_generator(spec, cast(Any, function)))
+        if inspect.isgeneratorfunction(called) and called.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
+            return cast("Callable[P, R]", _generator_coroutine(spec, cast(Any, function)))
         if inspect.isgeneratorfunction(called):
             return cast("Callable[P, R]", _generator(spec, cast(Any, function)))
         if inspect.iscoroutinefunction(called):
             return cast("Callable[P, R]", _coroutine(spec, cast(Any, function)))
         return _plain(spec, function)
+
+
+class Unnamed(Measured):
+    """``measured()`` without a name: a decorator takes that of the function; a block has none to take."""
+
+    __slots__ = ()
+
+    def __enter__(self) -> Region:
+        raise ConfigurationError("a block needs a name: with measured('epoch')")
 
 
 def _named(spec: Spec, function: Callable[..., Any]) -> Spec:
@@ -183,20 +196,21 @@ def _generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
         steps = _Steps(spec)
+        step: Any = None
+        given: Any = None
+        items: list[Any] = []  # taken out again before each yield: what the consumer lets go of is not kept alive here
         try:
             generator = function(*args, **kwargs)
-            step, given = generator.send, None
+            del args, kwargs
+            step = generator.send
             while True:
-                item = step(given)
-                steps.yielded(item)
+                items.append(step(given))
+                given = None
+                steps.yielded(items[0])
                 try:
-                    given = yield item
+                    given = yield items.pop()
                     step = generator.send
-                except GeneratorExit:
-                    steps.resumed()
-                    generator.close()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - it belongs to the generator, as with `yield from`
+                except BaseException as error:  # noqa: BLE001 - it belongs to the generator, GeneratorExit too
                     step, given = generator.throw, error
                 steps.resumed()
         except StopIteration as stop:
@@ -208,6 +222,8 @@ def _generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
         except BaseException as error:
             steps.ended(error)
             raise
+        finally:
+            given = None  # an exception that was thrown in refers to this frame
 
     return wrapper
 
@@ -216,20 +232,21 @@ def _async_generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., 
     @functools.wraps(function)
     async def wrapper(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
         steps = _Steps(spec)
+        step: Any = None
+        given: Any = None
+        items: list[Any] = []
         try:
             generator = function(*args, **kwargs)
-            step, given = generator.asend, None
+            del args, kwargs
+            first = _unhooked(generator)
             while True:
-                item = await step(given)
-                steps.yielded(item)
+                items.append(await (step(given) if first is None else first))
+                given = first = None
+                steps.yielded(items[0])
                 try:
-                    given = yield item
+                    given = yield items.pop()
                     step = generator.asend
-                except GeneratorExit:
-                    steps.resumed()
-                    await generator.aclose()
-                    raise
-                except BaseException as error:  # noqa: BLE001 - it belongs to the generator
+                except BaseException as error:  # noqa: BLE001 - it belongs to the generator, GeneratorExit too
                     step, given = generator.athrow, error
                 steps.resumed()
         except StopAsyncIteration:
@@ -240,5 +257,34 @@ def _async_generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., 
         except BaseException as error:
             steps.ended(error)
             raise
+        finally:
+            given = None
+
+    return wrapper
+
+
+def _unhooked(generator: AsyncGenerator[Any, Any]) -> Any:
+    """The first step of an async generator of which the event loop is not told: it knows the wrapper, and closes only that."""
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(None, None)
+    try:
+        return generator.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _generator_coroutine(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
+    """For what ``types.coroutine`` made of a generator function: its yields are suspensions."""
+
+    @types.coroutine
+    @functools.wraps(function)
+    def wrapper(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        region = _open(spec)
+        if region is None:
+            return (yield from function(*args, **kwargs))
+        with region:
+            result = yield from function(*args, **kwargs)
+            _count(region, result)
+            return result
 
     return wrapper

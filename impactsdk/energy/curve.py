@@ -36,9 +36,10 @@ class Knot:
     """The counter reached ``energy_j`` at ``at_ns`` (best estimate), certainly within ``(lo_ns, hi_ns]``.
 
     ``own_j`` is this process's part of it, up to here. What follows speaks of the interval that ends here: ``share``, this
-    process's part of its energy; ``failed``, the device did not answer for some of it; ``lost``, what it used is not known;
-    ``late_j``, energy of a time that was settled without it; the gains of a model's lower and upper estimate. ``real`` is
-    false where F was only agreed to be flat so that spans need not wait for a device that stands still or does not answer.
+    process's part of its energy; ``failed``, the device did not answer for some of it; ``lost``, what it used is not known
+    (``lost_j`` at the most), as before the ``first``; ``late_j``, energy of a time that was settled without it; the gains of
+    a model's lower and upper estimate. ``real`` is false where F was only agreed to be flat so that spans need not wait for a
+    device that stands still or does not answer.
     """
 
     at_ns: int
@@ -48,8 +49,10 @@ class Knot:
     own_j: float = 0.0
     share: float = 1.0
     real: bool = True
+    first: bool = False
     failed: bool = False
     lost: bool = False
+    lost_j: float = 0.0
     late_j: float = 0.0
     low_gain: float = 1.0
     high_gain: float = 1.0
@@ -101,6 +104,8 @@ class Curve:
             self.lost_readings += 1
             self._failing = True
             return None
+        if low_j is None or high_j is None or not (math.isfinite(low_j) and math.isfinite(high_j)):
+            low_j = high_j = None
         last = self._last_real
         if last is None:
             return self._begin(energy_j, before_ns, after_ns, low_j, high_j)
@@ -122,14 +127,21 @@ class Curve:
 
     def _begin(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
         lo_ns = _NEVER_NS if self._declared_ns is None else before_ns - self._declared_ns
-        knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, failed=True, lost=True)
+        knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, first=True, failed=True, lost=True)
+        if math.isfinite(self._max_w):
+            knot.lost_j = self._max_w * (knot.hi_ns - knot.at_ns) * 1e-9
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
     def _restart(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
-        previous = self.knots[-1]
+        previous, last = self.knots[-1], self._last_real
+        assert last is not None
         at_ns = max(previous.at_ns + 1, (before_ns + after_ns) // 2)
-        knot = Knot(at_ns, min(before_ns, at_ns), max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
+        # As at the beginning: the value may have been reached long before it was first seen.
+        lo_ns = _NEVER_NS if self._declared_ns is None else before_ns - self._declared_ns
+        knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
+        since_ns = last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns
+        knot.lost_j = self._max_w * (knot.hi_ns - since_ns) * 1e-9
         self._suspect = None
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
@@ -139,7 +151,7 @@ class Curve:
     ) -> Knot:
         last = self._last_real
         assert last is not None
-        lo_ns, at_ns = self._place(before_ns, after_ns, changed=step_j > 0)
+        lo_ns, at_ns = self._place(before_ns, after_ns)
         at_ns = max(at_ns, self.knots[-1].at_ns + 1)
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), last.energy_j + step_j, failed=self._failing)
         pseudo = self.knots[-1]
@@ -179,13 +191,12 @@ class Curve:
 
     # --- the tick -------------------------------------------------------------------------------------------------
 
-    def _place(self, before_ns: int, after_ns: int, *, changed: bool) -> tuple[int, int]:
+    def _place(self, before_ns: int, after_ns: int) -> tuple[int, int]:
         """The certain window's lower end and the best estimate of the instant, for the value that this reading showed."""
         if self._declared_ns is not None:
-            lo_ns = before_ns - self._declared_ns
-            if changed:  # an unchanged value may be older than the last reading, a changed one may not
-                lo_ns = max(lo_ns, self._seen_ns)
-            return lo_ns, (before_ns + after_ns - self._declared_ns) // 2
+            # Also for a value that has changed since the last reading: one that is a mean over the tick changes at each
+            # reading, and yet may tell of an instant before the last one.
+            return before_ns - self._declared_ns, (before_ns + after_ns - self._declared_ns) // 2
         lo_ns, hi_ns = self._seen_ns, after_ns
         self._changes_in_a_row += 1
         last = self._last_real

@@ -38,6 +38,7 @@ class Entry:
 
     __slots__ = (
         "active",
+        "broken",
         "child_error_j",
         "child_tau",
         "children",
@@ -48,7 +49,9 @@ class Entry:
         "end_segment",
         "end_weight",
         "error_j",
+        "generator",
         "inclusive",
+        "kin",
         "occludes",
         "on_drift",
         "on_segment",
@@ -77,8 +80,16 @@ class Entry:
     """Innermost at this moment, hence one of the W."""
     suspended: bool
     children: int
+    """How many regions hide this one now."""
+    kin: int
+    """How many regions have this one as their parent and are open."""
     concurrent: bool
-    """Some of its subtree ran beside some other of it, or none of it ran: F(end) - F(start) is then not its energy."""
+    """Some of its subtree ran beside some other of it or outlived it, or none of it ran for a time: F(end) - F(start) is then
+    not its energy, nor that of the region that it is part of."""
+    broken: bool
+    """It was open while a generator was suspended inside which it is: F(end) - F(start) is then not its energy."""
+    generator: bool
+    """It is that generator's own region: what it is part of may well be whole."""
     credits: list[float] | None
     inclusive: list[float] | None
     tau: float
@@ -112,32 +123,59 @@ class Entry:
                 total = [a + b for a, b in zip(total, part, strict=True)]
         return total
 
-    def interval_j(self) -> tuple[float, float]:
-        """The interval that holds the true inclusive energy; the upper end is infinite if nothing bounds it."""
+    def interval_j(self, *, missed_ns: int = 0, surplus_ns: int = 0) -> tuple[float, float]:
+        """The interval that holds the true inclusive energy; the upper end is infinite if nothing bounds it.
+
+        Args:
+            missed_ns: How much longer the region was open than the ledger knows.
+            surplus_ns: How much longer the ledger took it for open than it was.
+        """
         inclusive = self.inclusive_j()
         slack_low_j, slack_high_j = inclusive[-2], inclusive[-1]
         energy_j = math.fsum(inclusive[:-2])
-        lost_j = self.end_segment.lost_until_j(self.end_ns) - self.start_segment.lost_until_j(self.start_ns)
-        if math.isnan(lost_j):  # it was without bound before this region began: look only at the region itself
-            lost_j = 0.0 if self.end_segment.failed_ns(self.end_ns) == self.start_segment.failed_ns(self.start_ns) else math.inf
-        if self.concurrent:
+        lost_j, early_j = self._unseen_j(missed_ns)
+        if self.concurrent or self.broken:
             error_j = self.error_j + self.child_error_j
-            return max(0.0, energy_j - error_j - slack_low_j), energy_j + error_j + slack_high_j + lost_j
-        start_low_j, start_high_j = self.start_segment.error_at_j(self.start_ns)
-        end_low_j, end_high_j = self.end_segment.error_at_j(self.end_ns)
-        drift_j = _drifted_j(self.start_drift, self.end_drift)
-        low_j = energy_j + end_low_j / self.end_weight - start_high_j / self.start_weight - drift_j - slack_low_j
-        high_j = energy_j + end_high_j / self.end_weight - start_low_j / self.start_weight + drift_j + slack_high_j + lost_j
-        most_j = self.end_segment.max_w * (self.end_ns - self.start_ns) * 1e-9 if self.end_ns > self.start_ns else math.inf
-        return max(0.0, min(low_j, energy_j)), max(min(high_j, most_j), energy_j)
+            low_j, high_j = energy_j - error_j, energy_j + error_j
+        else:
+            start_low_j, start_high_j = self.start_segment.error_at_j(self.start_ns, ending=False)
+            end_low_j, end_high_j = self.end_segment.error_at_j(self.end_ns, ending=True)
+            drift_j = _drifted_j(self.start_drift, self.end_drift)
+            low_j = energy_j + end_low_j / self.end_weight - start_high_j / self.start_weight - drift_j
+            high_j = energy_j + end_high_j / self.end_weight - start_low_j / self.start_weight + drift_j
+        low_j -= slack_low_j + early_j
+        if surplus_ns > 0:
+            low_j -= self.end_segment.max_w * surplus_ns * 1e-9
+        most_j = self._most_j(missed_ns)
+        return max(0.0, min(low_j, energy_j)), max(min(high_j + slack_high_j + lost_j, most_j), energy_j)
 
-    def self_interval_j(self, low_j: float, high_j: float) -> tuple[float, float]:
+    def self_interval_j(self, low_j: float, high_j: float, *, missed_ns: int = 0, surplus_ns: int = 0) -> tuple[float, float]:
         """The interval that holds the true own energy, given that of the inclusive one."""
         if self.inclusive is None and self.child_tau == 0.0:
             return low_j, high_j
         own = self.self_j()
         energy_j = math.fsum(own[:-2])
-        return max(0.0, energy_j - self.error_j - own[-2]), max(energy_j, min(high_j, energy_j + self.error_j + own[-1]))
+        lost_j, early_j = self._unseen_j(missed_ns)
+        surplus_j = self.end_segment.max_w * surplus_ns * 1e-9 if surplus_ns > 0 else 0.0
+        own_low_j = max(0.0, min(energy_j - self.error_j - own[-2] - early_j - surplus_j, energy_j))
+        return own_low_j, max(energy_j, min(high_j, energy_j + self.error_j + own[-1] + lost_j))
+
+    def _unseen_j(self, missed_ns: int) -> tuple[float, float]:
+        """What may have been used without being counted, and counted without having been used, while the region was open."""
+        unbounded_ns, lost_j, early_j = (
+            end - start
+            for end, start in zip(
+                self.end_segment.lost_until(self.end_ns), self.start_segment.lost_until(self.start_ns), strict=True
+            )
+        )
+        if missed_ns > 0:
+            lost_j += self.end_segment.max_w * missed_ns * 1e-9
+        return math.inf if unbounded_ns > 0 else max(0.0, lost_j), max(0.0, early_j)
+
+    def _most_j(self, missed_ns: int) -> float:
+        """What all devices can have used while the region was open."""
+        open_ns = self.end_ns - self.start_ns + missed_ns
+        return self.end_segment.max_w * open_ns * 1e-9 if open_ns > 0 else 0.0
 
     def failed_ns(self) -> float:
         """How long the devices did not answer while the region was open, as a mean over the channels."""
@@ -159,7 +197,7 @@ class Ledger:
         self._drift = (0, 0.0)
         self._tau = 0.0
         self._busy_ns = 0
-        self._segment = Segment(start_ns, start_ns, [])
+        self._segment = Segment(start_ns, start_ns, ())
         self._touched: list[Entry | Tally] = []
 
     # --- time -----------------------------------------------------------------------------------------------------
@@ -212,10 +250,12 @@ class Ledger:
         weight = self.weight
         entry.start_ns = self.now_ns
         entry.open = True
-        entry.children = 0
+        entry.children = entry.kin = 0
         entry.tau = entry.child_tau = entry.child_error_j = entry.error_j = 0.0
         entry.credits = entry.inclusive = None
-        entry.touched = entry.concurrent = entry.suspended = entry.active = False
+        entry.touched = entry.concurrent = entry.broken = entry.generator = entry.suspended = entry.active = False
+        if entry.parent is not None and entry.parent.open:
+            entry.parent.kin += 1
         self._occlude(entry, occludes)
         self._activate(entry)
         self._weigh(weight)
@@ -235,14 +275,20 @@ class Ledger:
             self._deactivate(entry)
         else:
             entry.concurrent = True  # a child outlives it, or it is a generator that was given up
+        if entry.kin:
+            entry.concurrent = True
         entry.open = False
         del self.open_entries[entry]
+        if entry.suspended and entry.occludes is not None:
+            entry.occludes.suspended = True  # it was closed from outside the generator, which still does not run
         self._reveal(entry)
         self._weigh(weight)
         entry.end_drift = self._drift
         parent = entry.parent
         if parent is not None and parent.open:
+            parent.kin -= 1
             parent.concurrent = parent.concurrent or entry.concurrent
+            parent.broken = parent.broken or (entry.broken and not entry.generator)
             parent.child_error_j += entry.error_j + entry.child_error_j
             if entry.credits is None and entry.inclusive is None:
                 parent.child_tau += entry.tau + entry.child_tau
@@ -266,7 +312,7 @@ class Ledger:
             self._deactivate(leaf)
             self._touch(leaf)
         leaf.suspended = True
-        entry.concurrent = True
+        entry.generator = entry.broken = leaf.broken = True
         self._reveal(entry)
         self._weigh(weight)
 
@@ -290,6 +336,8 @@ class Ledger:
             entry.parent.concurrent = True
         if occluded is None:
             return
+        if entry.parent is not occluded:
+            occluded.concurrent = True  # what runs in its stead is no part of it
         occluded.children += 1
         if occluded.active:
             self._deactivate(occluded)

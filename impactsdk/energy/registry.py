@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from impactsdk.model import Boundary
 from impactsdk.semconv import ENV_RUNTIME_DIR
@@ -91,9 +92,11 @@ class Registry:
                 joined_ns = time.perf_counter_ns() + _NOTICE_NS
                 self.me = Peer(key, os.getpid(), os.getppid(), boundary, cgroup, tuple(boards), joined_ns)
                 self._write(self.me)
+                self.peers()  # notes which of the others are dead already
                 if time.perf_counter_ns() < joined_ns:
                     return joined_ns
         except OSError as error:
+            self.forsake()
             self.me, self.error = None, f"{self._directory} cannot be written ({error.strerror or error})"
             return time.perf_counter_ns()
 
@@ -124,6 +127,8 @@ class Registry:
             fresh.rename(path)
         except OSError:
             os.close(descriptor)
+            with suppress(OSError):
+                fresh.unlink()
             raise
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -149,20 +154,22 @@ class Registry:
         return self._peers
 
     def _load(self, now_ns: int) -> dict[str, Peer]:
-        peers: dict[str, Peer] = {}
+        peers: dict[str, Peer] = {} if self.me is None else {self.me.key: self.me}
         for path in self._directory.glob("*.json"):
             key = path.stem
-            if self.me is not None and key == self.me.key:
-                peers[key] = self.me
+            if key in peers:
                 continue
-            with suppress(OSError, ValueError, TypeError):
-                descriptor = os.open(path, os.O_RDONLY)
+            # Anything may lie there: another version's entry, half a file, a pipe.
+            with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
+                descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
                 try:
                     record = json.loads(os.read(descriptor, 65536))
                     dead = _lockable(descriptor)
                 finally:
                     os.close(descriptor)
                 record["boards"] = tuple(record["boards"])
+                if not _usable(record) or record["key"] != key:
+                    continue
                 if dead:
                     if time.time() - path.stat().st_mtime > _KEEP_S:
                         path.unlink()
@@ -184,8 +191,19 @@ class Registry:
         cuts = sorted({mine[0], mine[1]} | {cut for span in spans for cut in span if mine[0] < cut < mine[1]})
         share_ns = 0.0
         for left_ns, right_ns in itertools.pairwise(cuts):
-            share_ns += (right_ns - left_ns) / sum(span[0] <= left_ns and span[1] >= right_ns for span in spans)
+            share_ns += (right_ns - left_ns) / max(1, sum(span[0] <= left_ns and span[1] >= right_ns for span in spans))
         return share_ns / (end_ns - start_ns)
+
+
+def _usable(record: dict[str, Any]) -> bool:
+    """Whether a record has what is calculated with."""
+    numbers = [record["pid"], record["parent_pid"], record["joined_ns"]]
+    if record["left_ns"] is not None:
+        numbers.append(record["left_ns"])
+    texts = [record["key"], record["boundary"], *record["boards"]]
+    if record["cgroup"] is not None:
+        texts.append(record["cgroup"])
+    return all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
 
 
 def _lockable(descriptor: int) -> bool:

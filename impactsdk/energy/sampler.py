@@ -7,9 +7,12 @@ It never holds up a caller. A source that hangs holds up only its own thread: wh
 from __future__ import annotations
 
 import inspect
+import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from impactsdk.energy.curve import SILENCE_NS, Curve, Knot
 from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableError
@@ -22,6 +25,8 @@ _IDLE_S = 5.0
 _LINGER_NS = 1_000_000_000
 _HANG_NS = 2_000_000_000
 _BACKLOG = 2_000
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T")
 _Warn = Callable[[str, str], None]
 
 
@@ -56,7 +61,7 @@ class Probe:
                 self.curves[channel.id].silence_ns = max(SILENCE_NS, round(3e9 * self._interval_s))
         except SourceUnavailableError:
             raise
-        except Exception as error:
+        except BaseException as error:  # even an exit: it is our thread, not the user's, that would end
             raise SourceUnavailableError(f"{self.name} could not be opened: {_said(error)}") from error
         self._opened = True
 
@@ -90,9 +95,9 @@ class Probe:
                 if not isinstance(reading, Reading) or curve is None:
                     problem = problem or f"read() gave {reading!r}, which is no reading of one of its channels"
                     continue
-                energy_j = None if reading.energy_j is None else float(reading.energy_j)
                 lost = curve.lost_readings
-                knot = curve.add(energy_j, before_ns, after_ns, reading.low_j, reading.high_j)
+                low_j, high_j = _number(reading.low_j), _number(reading.high_j)
+                knot = curve.add(_number(reading.energy_j), before_ns, after_ns, low_j, high_j)
                 if curve.lost_readings > lost:
                     problem = (
                         problem or reading.error or f"{curve.channel.id} showed {reading.energy_j!r}, which cannot be true"
@@ -101,7 +106,7 @@ class Probe:
                 before_ns = after_ns if lazily else begun_ns
         except SourceFailedError as error:
             problem, self.dead = f"{_said(error)}; its energy is unknown from here on", True
-        except Exception as error:  # noqa: BLE001 - whatever a device does, the measured code must not notice
+        except BaseException as error:  # noqa: BLE001 - whatever a device does, the measured code must not notice
             problem = _said(error)
         if not wanted():
             return
@@ -134,6 +139,16 @@ class Probe:
                 self._warn(f"close:{self.name}", f"{self.name} could not be closed: {_said(error)}")
 
 
+def _number(value: object) -> float | None:
+    """What a source gave as a number; not a number if it is none."""
+    if value is None or isinstance(value, str | bytes):
+        return None if value is None else math.nan
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return math.nan
+
+
 def _said(error: BaseException) -> str:
     """An error in a few words: its message, with its type where that is not one of ours."""
     words = str(error).strip()
@@ -152,7 +167,8 @@ class Sampler:
         busy: Whether regions are open or events wait.
         took: Called with each curve that was read and the knot that made.
         before_round: Called before each round, to look at the clocks that the readings are shared by.
-        sleeping: Told when the sampler begins to sleep long, so that a region that opens wakes it, and when it does not.
+        sleeping: Told when the sampler begins to sleep long or a device is called, so that a region that opens wakes it or
+            looks after it, and when that is over.
         end: Called last, in the thread, once :meth:`stop` was asked for.
     """
 
@@ -174,6 +190,7 @@ class Sampler:
         self.cpu_s = 0.0
         self.ready = threading.Event()
         self.ended = threading.Event()
+        self.given_up: set[str] = set()
         self._waker = clock.waker()
         self._begin, self._settle, self._busy, self._took, self._end = begin, settle, busy, took, end
         self._before_round, self._sleeping = before_round, sleeping
@@ -228,6 +245,11 @@ class Sampler:
         return True
 
     @property
+    def in_call(self) -> bool:
+        """Whether a device call is under way."""
+        return self._calling is not None
+
+    @property
     def hung(self) -> bool:
         """Whether a device call has been under way for longer than any should take."""
         calling = self._calling
@@ -243,6 +265,7 @@ class Sampler:
                 return None
             probe = calling[0]
             if probe is not None:
+                self.given_up.add(probe.name)
                 probe.give_up()
             self._calling = None
             self._launch(opening=not self.ready.is_set() and not self.probes)
@@ -268,7 +291,7 @@ class Sampler:
         while True:
             stopping = self._stopping
             urgent, self._urgent = self._urgent, False
-            self._before_round()
+            self._guard(self._before_round)
             for probe in self.probes:
                 now_ns = self.clock.now_ns()
                 if (
@@ -278,12 +301,16 @@ class Sampler:
                 ):
                     continue
                 self.calling(probe)
+                self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
                 probe.poll(self._took, lambda: not self.superseded())
                 if self.superseded():
                     probe.hung = False
+                    if self.ended.is_set():
+                        probe.close()  # nobody else will
                     return
                 self.calling(None)
-            waiting = self._settle()
+                self._sleeping(False)
+            waiting = self._guard(self._settle) or 0
             if first:
                 self.ready.set()
                 first = False
@@ -293,9 +320,17 @@ class Sampler:
             if stopping and (not waiting or self.clock.now_ns() >= self._deadline_ns):
                 break
             self._sleep(waiting)
-        self._end()
+        self._guard(self._end)
         self.cpu_s += time.thread_time() - cpu_before_s
         self.ended.set()
+
+    def _guard(self, step: Callable[[], _T]) -> _T | None:
+        """A mistake of ours must not end the thread: whoever waits for a result would wait in vain."""
+        try:
+            return step()
+        except Exception:  # noqa: BLE001
+            _log.exception("impactsdk made a mistake; measuring goes on")
+            return None
 
     def _sleep(self, waiting: int) -> None:
         now_ns = self.clock.now_ns()

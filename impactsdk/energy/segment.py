@@ -10,19 +10,59 @@ import math
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from operator import attrgetter
+from typing import NamedTuple
 
 from impactsdk.energy.curve import Curve, Knot
 
-__all__ = ["Segment", "Timeline"]
+__all__ = ["Lane", "Segment", "Timeline"]
 
 _at_ns = attrgetter("at_ns")
+
+
+class Lane(NamedTuple):
+    """One channel's curve where it is straight: the interval that ends at ``knot`` and all knots that say something about it.
+
+    A counter that was reset says nothing across the reset. Where the interval is itself lost, a region that ends in it is
+    judged by what came before (``until``), one that begins in it by what came after (``since``).
+    """
+
+    curve: Curve
+    knot: Knot
+    previous: Knot
+    since: tuple[Knot, ...]
+    until: tuple[Knot, ...]
+    rate: float
+
+    def error_j(self, at_ns: int, *, ending: bool) -> tuple[float, float]:
+        """How far the true own energy up to ``at_ns`` may lie from the credited one: ``(low <= 0, high >= 0)``."""
+        own_j = self.own_j(at_ns)
+        least_j, most_j = self.bounds_j(at_ns, ending=ending)
+        gain = self.gain
+        return gain * min(0.0, least_j - own_j), gain * max(0.0, most_j - own_j)
+
+    def own_j(self, at_ns: int) -> float:
+        """The credited own energy up to ``at_ns``."""
+        return self.knot.own_j - self.rate * (self.knot.at_ns - at_ns)
+
+    def bounds_j(self, at_ns: int, *, ending: bool) -> tuple[float, float]:
+        """The least and the most that the own energy up to ``at_ns`` can be."""
+        around, anchor = (self.until, self.previous) if ending and self.knot.lost else (self.since, self.knot)
+        least_j, most_j = self.curve.bounds_j(at_ns, around)
+        return _own_at(least_j, anchor, around), _own_at(most_j, anchor, around)
+
+    @property
+    def gain(self) -> float:
+        """How much more than the nominal energy a model's upper estimate allows: all of it may fall on one side of a point."""
+        return max(knot.high_gain for knot in self.since)
 
 
 class Segment:
     """One stretch ``[start_ns, end_ns)``. Rates are joules per nanosecond.
 
     ``rates`` has one own rate per channel, then how much less and how much more the models' bounds would credit.
-    ``v`` is the ledger's virtual energy at the start, in the same layout.
+    ``v`` is the ledger's virtual energy at the start, in the same layout. ``lost`` is what may have been used unseen from the
+    beginning to the start of this segment: nanoseconds for which nothing bounds it, joules, and joules that may have been
+    counted though they were used before the first reading.
     """
 
     __slots__ = (
@@ -32,93 +72,126 @@ class Segment:
         "failed",
         "failed_rate",
         "late_rates",
-        "lost_j",
+        "lost",
         "lost_rate",
         "max_w",
-        "own_rate",
         "rates",
         "start_ns",
         "total_rates",
+        "unbounded",
         "v",
     )
 
-    def __init__(self, start_ns: int, end_ns: int, lanes: list[tuple[Curve, Knot | None, tuple[Knot, ...], float]]) -> None:
+    def __init__(self, start_ns: int, end_ns: int, curves: Sequence[Curve]) -> None:
         self.start_ns, self.end_ns = start_ns, end_ns
-        self._lanes = lanes
+        self._lanes: list[Lane] = []
         self._error_j: float | None = None
-        self.rates = [rate for _, _, _, rate in lanes]
-        self.own_rate = sum(self.rates)
+        self.rates: list[float] = []
         self.total_rates: list[float] = []
-        limits_w = [curve.channel.max_power_w for curve, _, _, _ in lanes]
-        self.max_w = sum(math.inf if limit_w is None else limit_w for limit_w in limits_w)
-        self.late_rates = [0.0] * len(lanes)
-        self.failed_rate = self.lost_rate = 0.0
+        self.late_rates: list[float] = []
+        self.max_w = self.failed_rate = self.failed = 0.0
+        self.lost, self.lost_rate, self.unbounded = (0, 0.0, 0.0), 0.0, False
+        self.v: list[float] = []
         slack_low = slack_high = 0.0
-        for index, (curve, knot, around, rate) in enumerate(lanes):
-            if knot is None:
-                self.total_rates.append(0.0)
-                self.failed_rate += 1
-                self.lost_rate += math.inf if curve.channel.max_power_w is None else curve.channel.max_power_w * 1e-9
+        for curve in curves:
+            limit_w = math.inf if curve.channel.max_power_w is None else curve.channel.max_power_w
+            self.max_w += limit_w
+            lane = _lane(curve, start_ns)
+            if lane is None:
+                self._add(0.0, 0.0, 0.0)
+                self.failed_rate += 1 / len(curves)
+                self.unbounded = self.unbounded or math.isinf(limit_w)
+                self.lost_rate += 0.0 if math.isinf(limit_w) else limit_w * 1e-9
                 continue
+            self._lanes.append(lane)
+            knot, previous, rate = lane.knot, lane.previous, lane.rate
+            width_ns = knot.at_ns - previous.at_ns
+            self._add(rate, (knot.energy_j - previous.energy_j) / width_ns, knot.share * knot.late_j / width_ns)
             slack_low += rate * (1 - knot.low_gain)
             slack_high += rate * (knot.high_gain - 1)
-            previous = around[around.index(knot) - 1]
-            width_ns = knot.at_ns - previous.at_ns
-            self.total_rates.append((knot.energy_j - previous.energy_j) / width_ns)
-            self.late_rates[index] = knot.share * knot.late_j / width_ns
-            self.lost_rate += self.late_rates[index]
-            self.failed_rate += knot.failed
-            if knot.lost:
-                self.lost_rate += math.inf if curve.channel.max_power_w is None else curve.channel.max_power_w * 1e-9
+            self.failed_rate += knot.failed / len(curves)
         self.rates += [slack_low, slack_high]
-        self.failed_rate /= max(1, len(lanes))
-        self.failed = self.lost_j = 0.0
-        self.v: list[float] = []
+
+    def _add(self, rate: float, total_rate: float, late_rate: float) -> None:
+        self.rates.append(rate)
+        self.total_rates.append(total_rate)
+        self.late_rates.append(late_rate)
 
     def failed_ns(self, at_ns: int) -> float:
         """Time without an answer since the beginning, as a mean over the channels."""
         return self.failed + self.failed_rate * (at_ns - self.start_ns)
 
-    def lost_until_j(self, at_ns: int) -> float:
-        """The most that may have been used unseen since the beginning; infinite if nothing bounds it."""
-        return self.lost_j + self.lost_rate * (at_ns - self.start_ns) if at_ns > self.start_ns else self.lost_j
+    def lost_until(self, at_ns: int) -> tuple[int, float, float]:
+        """The most that may have been used unseen since the beginning, as :attr:`lost`.
 
-    def error_at_j(self, at_ns: int) -> tuple[float, float]:
-        """How far the true own energy up to ``at_ns`` may lie below and above the credited one: ``(low <= 0, high >= 0)``."""
-        low_j = high_j = 0.0
-        for curve, knot, around, rate in self._lanes:
-            if knot is None:
+        Energy of a time that was settled without it, or that a reset has swallowed, is met at one instant, the end of that
+        time: a region that begins or ends within it has it in the interval around that point.
+        """
+        unbounded_ns, lost_j, early_j = self.lost
+        for lane in self._lanes:
+            if lane.previous.at_ns != self.start_ns:
                 continue
-            own_j = knot.own_j - rate * (knot.at_ns - at_ns)
-            least_j, most_j = curve.bounds_j(at_ns, around)
-            low_j += min(0.0, _own_at(least_j, knot, around) - own_j)
-            high_j += max(0.0, _own_at(most_j, knot, around) - own_j)
+            lost_j += lane.knot.share * lane.knot.late_j * lane.gain
+            if lane.previous.lost:
+                if math.isinf(lane.previous.lost_j):
+                    unbounded_ns += 1
+                else:
+                    lost_j += lane.previous.lost_j
+                if lane.previous.first:
+                    early_j += lane.error_j(self.start_ns, ending=False)[1]
+        elapsed_ns = at_ns - self.start_ns
+        return unbounded_ns + self.unbounded * elapsed_ns, lost_j + self.lost_rate * elapsed_ns, early_j
+
+    def error_at_j(self, at_ns: int, *, ending: bool) -> tuple[float, float]:
+        """How far the true own energy up to ``at_ns`` may lie below and above the credited one: ``(low <= 0, high >= 0)``.
+
+        ``ending`` says that it is asked for the end of a region.
+        """
+        low_j = high_j = 0.0
+        for lane in self._lanes:
+            lane_low_j, lane_high_j = lane.error_j(at_ns, ending=ending)
+            low_j += lane_low_j
+            high_j += lane_high_j
         return low_j, high_j
 
     def blur_ns(self, at_ns: int) -> int:
         """How far ``at_ns`` is from the nearest knot, at most, over the channels: the time that had to be interpolated."""
-        blur_ns = 0
-        for _, knot, around, _ in self._lanes:
-            if knot is not None:
-                previous = around[around.index(knot) - 1]
-                blur_ns = max(blur_ns, min(knot.at_ns - at_ns, at_ns - previous.at_ns))
-        return blur_ns
+        return max((min(lane.knot.at_ns - at_ns, at_ns - lane.previous.at_ns) for lane in self._lanes), default=0)
 
     @property
     def error_j(self) -> float:
         """A bound on the error at any point of the segment; computed when first asked for."""
         if self._error_j is None:
-            error_j = 0.0
-            for curve, knot, around, rate in self._lanes:
-                if knot is None:
-                    continue
-                start_own_j = knot.own_j - rate * (knot.at_ns - self.start_ns)
-                end_own_j = knot.own_j - rate * (knot.at_ns - self.end_ns)
-                most_j = _own_at(curve.bounds_j(self.end_ns, around)[1], knot, around)
-                least_j = _own_at(curve.bounds_j(self.start_ns, around)[0], knot, around)
-                error_j += max(most_j - start_own_j, end_own_j - least_j, 0.0)
-            self._error_j = error_j
+            self._error_j = 0.0
+            for lane in self._lanes:
+                for ending in (False, True) if lane.knot.lost else (False,):
+                    most_j = lane.bounds_j(self.end_ns, ending=ending)[1]
+                    least_j = lane.bounds_j(self.start_ns, ending=ending)[0]
+                    error_j = max(most_j - lane.own_j(self.start_ns), lane.own_j(self.end_ns) - least_j, 0.0)
+                    self._error_j += lane.gain * error_j
         return self._error_j
+
+
+def _lane(curve: Curve, at_ns: int) -> Lane | None:
+    """The straight piece that begins at or before ``at_ns``; ``None`` before the first reading."""
+    knots = curve.knots
+    index = min(bisect_right(knots, at_ns, key=_at_ns), len(knots) - 1)
+    if index < 1 or knots[0].at_ns > at_ns:
+        return None
+    knot, previous = knots[index], knots[index - 1]
+    rate = (knot.own_j - previous.own_j) / (knot.at_ns - previous.at_ns)
+    first = last = index  # of what is on the same side of any reset as the interval, or as its end where it is lost
+    while not knots[first].lost and first > max(0, index - 3):
+        first -= 1
+    while last + 1 < min(len(knots), index + 4) and not knots[last + 1].lost:
+        last += 1
+    since = tuple(knots[first : last + 1])
+    if not knot.lost:
+        return Lane(curve, knot, previous, since, since, rate)
+    first = index - 1
+    while not knots[first].lost and first > max(0, index - 3):
+        first -= 1
+    return Lane(curve, knot, previous, since, tuple(knots[first:index]), rate)
 
 
 def _own_at(energy_j: float, knot: Knot, around: tuple[Knot, ...]) -> float:
@@ -151,7 +224,7 @@ class Timeline:
         self.curves = curves
         self.until_ns = start_ns
         self._failed_ns = 0.0
-        self._lost_j = 0.0
+        self._lost = (0, 0.0, 0.0)
 
     def advance(self, now_ns: int, *, final: bool = False) -> Iterator[Segment]:
         """The segments from where the last call ended up to where every curve is settled."""
@@ -167,17 +240,8 @@ class Timeline:
             curve.forget(self.until_ns)
 
     def _cut(self, end_ns: int) -> Segment:
-        segment = Segment(self.until_ns, end_ns, [self._lane(curve) for curve in self.curves])
-        segment.failed, segment.lost_j = self._failed_ns, self._lost_j
-        self._failed_ns, self._lost_j = segment.failed_ns(end_ns), segment.lost_until_j(end_ns)
+        segment = Segment(self.until_ns, end_ns, self.curves)
+        segment.failed, segment.lost = self._failed_ns, self._lost
+        self._failed_ns, self._lost = segment.failed_ns(end_ns), segment.lost_until(end_ns)
         self.until_ns = end_ns
         return segment
-
-    def _lane(self, curve: Curve) -> tuple[Curve, Knot | None, tuple[Knot, ...], float]:
-        knots = curve.knots
-        index = bisect_right(knots, self.until_ns, key=_at_ns)
-        if index == 0 or index == len(knots):
-            return curve, None, (), 0.0
-        knot, previous = knots[index], knots[index - 1]
-        rate = (knot.own_j - previous.own_j) / (knot.at_ns - previous.at_ns)
-        return curve, knot, tuple(knots[max(0, index - 3) : index + 4]), rate

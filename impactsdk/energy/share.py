@@ -93,7 +93,7 @@ class ProcessTree:
         self._awaited: dict[str, int] = {}
         self._met: set[str] = set()
         self._scan_at = self._read_at = 0.0
-        self._children_s = 0.0
+        self._children_s = self._debt_s = 0.0
         self._reaped_s = self._reaped_now_s()
         self._scan(first=True)
         self._gone()
@@ -117,26 +117,32 @@ class ProcessTree:
 
     def _read_children(self) -> None:
         """Add what the descendants used since the last look; one that ended moves into its parent's reaped time."""
-        gained_s = 0.0
-        for pid, process in list(self._known.items()):
-            total_s = _total_s(process)
+        measuring = {peer.pid for peer in self._registry.peers().values()}
+        if not measuring.isdisjoint(self._known):
+            self._scan()  # one of them has begun to measure for itself: from now on it is not ours, nor are its children
+        gone = False
+        for _ in range(3):  # until nothing ends while we look: what is gone is then certainly in the reaped time
+            gone = self._gone() or gone
+            reaped_s = self._reaped_now_s()
+            totals_s = {pid: _total_s(process) for pid, process in self._known.items()}
+            if not self._gone():
+                break
+            gone = True
+        gained_s = reaped_s - self._reaped_s
+        self._reaped_s = reaped_s
+        for pid, total_s in totals_s.items():
             if total_s is None:
                 gained_s -= self._last_s.pop(pid, 0.0)
                 del self._known[pid]
             else:
                 gained_s += total_s - self._last_s.get(pid, total_s)
                 self._last_s[pid] = total_s
-        gone = False
-        for _ in range(3):  # until nothing ends while we look: what is gone is then certainly in the reaped time
-            gone = self._gone() or gone
-            reaped_s = self._reaped_now_s()
-            if not self._gone():
-                break
-            gone = True
-        gained_s += reaped_s - self._reaped_s
-        self._reaped_s = reaped_s
-        if not gone:  # else the whole time of one that measured is now in somebody's reaped time: it counted that itself
-            self._children_s += max(0.0, gained_s)
+        if gone:  # the whole time of one that measured is now in somebody's reaped time: it counted that itself
+            gained_s = 0.0
+        self._children_s += max(0.0, gained_s + self._debt_s)
+        # One that ended between the two looks above is missed now and seen in its parent's reaped time the next time; one
+        # that nobody reaped never is, so that the debt is not kept for longer.
+        self._debt_s = min(0.0, gained_s)
 
     def _gone(self) -> bool:
         """Whether a descendant that measured for itself has ceased to exist since the last look."""
@@ -259,11 +265,13 @@ class _CgroupAccount:
     def __init__(self, cgroup: str, registry: Registry, root: Path) -> None:
         self._cgroup, self._registry, self._root = cgroup, registry, root
         self._own_s = 0.0
+        self._looked_ns = time.perf_counter_ns()
         self._usage_s = cgroup_usage_s(cgroup, root)
         self._trees: dict[str, tuple[ProcessTree, float]] = {}
         self._inner: dict[str, float] = {}
 
     def own_s(self) -> float:
+        since_ns, self._looked_ns = self._looked_ns, time.perf_counter_ns()
         usage_s = cgroup_usage_s(self._cgroup, self._root)
         if usage_s is None or self._usage_s is None:
             self._usage_s = usage_s
@@ -272,16 +280,22 @@ class _CgroupAccount:
         self._usage_s = usage_s
         me = self._registry.me
         sharers = 1
+        inside = self._cgroup.rstrip("/") + "/"
+        inner: set[str] = set()
         peers: Mapping[str, Peer] = self._registry.peers()
         for key, peer in peers.items():
-            if peer.left_ns is not None or (me is not None and key == me.key) or peer.cgroup is None:
+            if (me is not None and key == me.key) or peer.cgroup is None:
+                continue
+            if peer.counts_at(since_ns, self._looked_ns) is None:
                 continue
             if peer.boundary == "cgroup" and peer.cgroup == self._cgroup:
                 sharers += 1
-            elif peer.boundary == "cgroup" and peer.cgroup.startswith(self._cgroup.rstrip("/") + "/"):
-                gained_s -= self._gained_inside(peer.cgroup)
-            elif peer.boundary == "process" and (peer.cgroup + "/").startswith(self._cgroup.rstrip("/") + "/"):
+            elif peer.boundary == "cgroup" and peer.cgroup.startswith(inside):
+                inner.add(peer.cgroup)
+            elif peer.boundary == "process" and (peer.cgroup + "/").startswith(inside):
                 gained_s -= self._gained_by(key, peer)
+        gained_s -= sum(self._gained_inside(cgroup) for cgroup in inner)
+        self._trees = {key: tree for key, tree in self._trees.items() if key in peers}
         self._own_s += max(0.0, gained_s) / sharers
         return self._own_s
 
@@ -295,10 +309,9 @@ class _CgroupAccount:
         import psutil
 
         try:
-            tree, before_s = self._trees.get(key, (None, 0.0))
+            tree, before_s = self._trees.get(key, (None, 0.0))  # one that is new may have used all of its time just now
             if tree is None:
                 tree = ProcessTree(self._registry, peer.pid)
-                before_s = tree.own_s()
             now_s = tree.own_s()
         except psutil.Error:
             return 0.0

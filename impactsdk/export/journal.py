@@ -10,7 +10,9 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+
+from opentelemetry.trace import Span
 
 from impactsdk import semconv
 from impactsdk.export.metrics import Snapshot, channel_attributes
@@ -52,16 +54,18 @@ class Journal:
         self._metrics_at = time.monotonic() + _METRICS_EVERY_S
         self._start_unix_ns = time.time_ns()
 
-    def add(self, span: ReadableSpan) -> None:
-        """A span that has just been ended."""
-        self._pending.append(span)
+    def add(self, span: Span) -> None:
+        """A span that has just been ended. One that was not sampled has nothing in it to write."""
+        if not hasattr(span, "end_time"):
+            return
+        self._pending.append(cast("ReadableSpan", span))
         if len(self._pending) >= _MOST_PENDING:
             self._write_spans()
 
     def tick(self, snapshot: Snapshot) -> None:
         """Once a second while there is something to tell: what the devices have used so far, and the spans that ended."""
         self._write_spans()
-        self._write(self._device_energy(snapshot), spans=0)
+        self._write_device_energy(snapshot)
         if time.monotonic() >= self._metrics_at:
             self._write_metrics()
 
@@ -69,7 +73,7 @@ class Journal:
         """Write all that is known and close the file."""
         if self._pending or snapshot.totals.operations or self.written:
             self._write_spans()
-            self._write(self._device_energy(snapshot), spans=0)
+            self._write_device_energy(snapshot)
             self._write_metrics()
         if self._descriptor is not None:
             os.close(self._descriptor)
@@ -85,15 +89,15 @@ class Journal:
     def _write_spans(self) -> None:
         spans, self._pending = self._pending, []
         if spans:
-            self._write(encode_spans(spans), spans=len(spans))
+            self._write(lambda: encode_spans(spans), spans=len(spans))
 
     def _write_metrics(self) -> None:
         self._metrics_at = time.monotonic() + _METRICS_EVERY_S
         data = None if self._reader is None else self._reader.get_metrics_data()
         if data is not None:
-            self._write(encode_metrics(data), spans=0)
+            self._write(lambda: encode_metrics(data), spans=0)
 
-    def _device_energy(self, snapshot: Snapshot) -> dict[str, Any]:
+    def _write_device_energy(self, snapshot: Snapshot) -> None:
         """``hw.energy`` alone, so that power over time can be drawn, without collecting everything every second."""
         from opentelemetry.sdk.metrics.export import (
             AggregationTemporality,
@@ -112,14 +116,23 @@ class Journal:
             for channel in snapshot.channels
             if channel.id in snapshot.totals.channels
         ]
+        if not points:
+            return
         total = Sum(points, AggregationTemporality.CUMULATIVE, is_monotonic=True)
         metric = Metric(semconv.METRIC_HW_ENERGY, "Energy that the device has used since measuring began", "J", total)
         scope = InstrumentationScope(semconv.SCOPE_NAME, self._version, semconv.SCHEMA_URL)
         of_scope = ScopeMetrics(scope, [metric], semconv.SCHEMA_URL)
-        return encode_metrics(MetricsData([ResourceMetrics(self._resource, [of_scope], "")]))
+        self._write(lambda: encode_metrics(MetricsData([ResourceMetrics(self._resource, [of_scope], "")])), spans=0)
 
-    def _write(self, request: dict[str, Any], *, spans: int) -> None:
-        line = json.dumps(request, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode() + b"\n"
+    def _write(self, request: Callable[[], dict[str, Any]], *, spans: int) -> None:
+        try:
+            text = json.dumps(request(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        except Exception as error:  # noqa: BLE001 - a value that somebody put on a span
+            self.dropped += spans
+            self._complain("journal:encode", f"some results could not be written to the journal ({error!r}); totals are kept")
+            return
+        # Text that is no text, as a file name that is not UTF-8 gives, becomes question marks.
+        line = text.encode(errors="replace") + b"\n"
         try:
             if self._descriptor is None:
                 self.path.parent.mkdir(parents=True, exist_ok=True)

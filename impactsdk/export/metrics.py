@@ -6,10 +6,11 @@ Totals come from the ledger and not from spans, so sampling, queue overflow and 
 from __future__ import annotations
 
 import contextlib
+import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
@@ -18,7 +19,7 @@ from opentelemetry.trace import Span
 from impactsdk import semconv
 from impactsdk.model import Boundary, Channel, Totals
 
-__all__ = ["Instruments", "Snapshot", "channel_attributes"]
+__all__ = ["Account", "Instruments", "Snapshot", "channel_attributes", "instruments_on"]
 
 _BUCKETS_J = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 
@@ -52,19 +53,48 @@ def channel_attributes(channel: Channel) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-class Instruments:
-    """The instruments of one session on one MeterProvider.
+class Account(Protocol):
+    """What is measured by: a session."""
 
-    OpenTelemetry cannot unregister a callback, so the callbacks hold the session weakly and fall silent when it is gone.
+    def snapshot(self) -> Snapshot:
+        """Everything at the last settled instant."""
+
+
+_View = Callable[[Snapshot], Iterable[Observation]]
+_Sums = dict[tuple[tuple[str, Any], ...], float]
+_of_provider: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
+
+
+def instruments_on(provider: MeterProvider, version: str) -> Instruments:
+    """The instruments on a provider, made once: OpenTelemetry can neither unregister a callback nor have two of one name."""
+    try:
+        instruments = _of_provider.get(provider)
+        if instruments is None:
+            instruments = _of_provider[provider] = Instruments(provider, version)
+    except TypeError:  # a provider of somebody else's that cannot be a key
+        instruments = Instruments(provider, version)
+    return instruments
+
+
+class Instruments:
+    """Our instruments on one MeterProvider, for all sessions that use it, one after another or at the same time.
+
+    A counter shows the sum over the sessions and keeps what those that are closed have measured: the application's provider
+    collects a last time after us.
     """
 
-    def __init__(self, provider: MeterProvider, version: str, owner: Any) -> None:
-        snapshot_of: Callable[[], Any] = weakref.ref(owner)
+    def __init__(self, provider: MeterProvider, version: str) -> None:
+        self._accounts: list[Account] = []
+        self._past: dict[_View, _Sums] = {}
+        self._lock = threading.Lock()
 
-        def observe(view: Callable[[Snapshot], Iterable[Observation]]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+        def observe(view: _View) -> Callable[[CallbackOptions], Iterable[Observation]]:
             def callback(options: CallbackOptions) -> Iterable[Observation]:
-                session = snapshot_of()
-                return () if session is None else list(view(session.snapshot()))
+                with self._lock:
+                    sums, accounts = dict(self._past.get(view, {})), list(self._accounts)
+                for account in accounts:
+                    _add(sums, view(account.snapshot()))
+                return [Observation(value, dict(attributes)) for attributes, value in sums.items()]
 
             return callback
 
@@ -98,11 +128,36 @@ class Instruments:
         except TypeError:  # a provider that does not know the advisory parameter
             self._histogram = meter.create_histogram(semconv.METRIC_OPERATION_ENERGY, *described)
 
+    def attach(self, account: Account) -> None:
+        """Show what this session measures, too."""
+        with self._lock:
+            self._accounts.append(account)
+
+    def retire(self, account: Account) -> None:
+        """A session is closed: keep its last values."""
+        last = account.snapshot()
+        with self._lock:
+            if account in self._accounts:
+                self._accounts.remove(account)
+                for view in _COUNTERS:
+                    _add(self._past.setdefault(view, {}), view(last))
+
+    def forsake(self) -> None:
+        """In the child of a fork: all that was measured so far is the parent's, and is shown by it."""
+        self._lock = threading.Lock()
+        self._accounts, self._past = [], {}
+
     def record(self, name: str, energy_j: float, span: Span | None) -> None:
         """One finished call; its span, if sampled, becomes the exemplar."""
         context = None if span is None else trace.set_span_in_context(span)
         with contextlib.suppress(TypeError):
             self._histogram.record(energy_j, {semconv.OPERATION: name}, context)
+
+
+def _add(sums: _Sums, observations: Iterable[Observation]) -> None:
+    for seen in observations:
+        attributes = tuple((seen.attributes or {}).items())
+        sums[attributes] = sums.get(attributes, 0) + seen.value
 
 
 def _hw_energy(snapshot: Snapshot) -> Iterator[Observation]:
@@ -142,7 +197,7 @@ def _units(snapshot: Snapshot) -> Iterator[Observation]:
 
 def _samples(snapshot: Snapshot) -> Iterator[Observation]:
     for source, count in snapshot.samples.items():
-        yield Observation(count, {"impact.source": source})
+        yield Observation(count, {semconv.SOURCE: source})
 
 
 def _cpu_time(snapshot: Snapshot) -> Iterator[Observation]:
@@ -151,3 +206,6 @@ def _cpu_time(snapshot: Snapshot) -> Iterator[Observation]:
 
 def _dropped(snapshot: Snapshot) -> Iterator[Observation]:
     yield Observation(snapshot.dropped)
+
+
+_COUNTERS: tuple[_View, ...] = (_hw_energy, _energy, _counts, _units, _samples, _cpu_time, _dropped)

@@ -6,6 +6,7 @@ Our own because the official encoder pins one minor version of the SDK. The rule
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,8 @@ def _point(point: Any) -> dict[str, Any]:
     encoded: dict[str, Any] = {"attributes": _attributes(point.attributes), "timeUnixNano": str(point.time_unix_nano)}
     if getattr(point, "start_time_unix_nano", None):
         encoded["startTimeUnixNano"] = str(point.start_time_unix_nano)
+    if getattr(point, "exemplars", None):
+        encoded["exemplars"] = [_exemplar(exemplar) for exemplar in point.exemplars]
     if hasattr(point, "value"):
         encoded.update({"asInt": str(point.value)} if isinstance(point.value, int) else {"asDouble": _double(point.value)})
         return encoded
@@ -125,6 +128,17 @@ def _point(point: Any) -> dict[str, Any]:
         encoded["scale"], encoded["zeroCount"] = point.scale, str(point.zero_count)
         for name, buckets in (("positive", point.positive), ("negative", point.negative)):
             encoded[name] = {"offset": buckets.offset, "bucketCounts": [str(count) for count in buckets.bucket_counts]}
+    return encoded
+
+
+def _exemplar(exemplar: Any) -> dict[str, Any]:
+    encoded: dict[str, Any] = {
+        "timeUnixNano": str(exemplar.time_unix_nano),
+        "asDouble": _double(exemplar.value),
+        "filteredAttributes": _attributes(exemplar.filtered_attributes),
+    }
+    if exemplar.trace_id is not None and exemplar.span_id is not None:
+        encoded["traceId"], encoded["spanId"] = f"{exemplar.trace_id:032x}", f"{exemplar.span_id:016x}"
     return encoded
 
 
@@ -146,21 +160,29 @@ def _attributes(attributes: Mapping[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _value(value: Any) -> dict[str, Any]:
-    encode = _BY_TYPE.get(type(value))
-    if encode is not None:
-        return encode(value)
+    if value is None:
+        return {}
+    for kind, encode in _BY_TYPE.items():  # also their subclasses: members of an Enum, numbers of NumPy
+        if isinstance(value, kind):
+            return encode(value)
     if isinstance(value, Mapping):
         return {"kvlistValue": {"values": _attributes(value)}}
-    if isinstance(value, Sequence) and not isinstance(value, bytes):
+    if isinstance(value, Sequence):
         return {"arrayValue": {"values": [_value(item) for item in value]}}
     return {"stringValue": str(value)}
 
 
+def _integer(value: int) -> dict[str, Any]:
+    """A 64-bit integer; a larger one is text, since the format has no other place for it."""
+    return {"intValue": str(int(value))} if -(2**63) <= value < 2**63 else {"stringValue": str(int(value))}
+
+
 _BY_TYPE: dict[type, Callable[[Any], dict[str, Any]]] = {
+    str: lambda value: {"stringValue": str.__str__(value)},
     bool: lambda value: {"boolValue": value},
-    int: lambda value: {"intValue": str(value)},
+    int: _integer,
     float: lambda value: {"doubleValue": _double(value)},
-    str: lambda value: {"stringValue": value},
+    bytes: lambda value: {"bytesValue": base64.b64encode(value).decode()},
 }
 
 

@@ -43,23 +43,24 @@ def resolve(
     complain: Callable[[str, str], None],
 ) -> Outputs:
     """The outputs that the settings, the arguments, the application and the environment ask for, in this order."""
-    of_app_traces = tracer_provider or _app_tracer_provider()
-    of_app_metrics = meter_provider or _app_meter_provider()
+    of_app_traces, of_app_metrics = tracer_provider, meter_provider
     wanted = settings.export
+    if wanted is None or "otel" in wanted:
+        of_app_traces = of_app_traces or _app_tracer_provider()
+        of_app_metrics = of_app_metrics or _app_meter_provider()
     otlp = any(settings.environ.get(variable, "").strip() for variable in _OTLP_VARIABLES)
     if wanted is None:
         wanted = ("otel",) if of_app_traces or of_app_metrics or otlp else ("journal", "summary")
     outputs = Outputs(summary="summary" in wanted)
     provider = None
-    if "otel" in wanted:
+    if of_app_traces or of_app_metrics:  # an argument counts whatever is exported otherwise
         provider = of_app_traces
-        if of_app_traces or of_app_metrics:
-            outputs.used += [used for used in (of_app_traces, of_app_metrics) if used is not None]
-            outputs.meter_providers += [of_app_metrics] if of_app_metrics is not None else []
-        else:
-            provider = _otlp(settings, outputs, complain)
-            if provider is None and "journal" not in wanted:
-                wanted = (*wanted, "journal")
+        outputs.used += [used for used in (of_app_traces, of_app_metrics) if used is not None]
+        outputs.meter_providers += [of_app_metrics] if of_app_metrics is not None else []
+    elif "otel" in wanted:
+        provider = _otlp(settings, outputs, complain)
+        if provider is None and "journal" not in wanted:
+            wanted = (*wanted, "journal")
     if "journal" in wanted:
         provider = _journal(settings, outputs, provider, version, complain)
     if provider is not None:
@@ -84,9 +85,9 @@ def _resource(settings: Settings) -> Resource:
 
     values: dict[str, Any] = {
         "service.name": settings.service_name,
-        "impact.pue": settings.pue,
-        "impact.wue": settings.wue,
-        "impact.grid.zone": settings.region,
+        semconv.PUE: settings.pue,
+        semconv.WUE: settings.wue,
+        semconv.GRID_ZONE: settings.region,
     }
     return Resource.create({name: value for name, value in values.items() if value is not None})
 

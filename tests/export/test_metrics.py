@@ -1,0 +1,183 @@
+"""Metrics come from the ledger: they add up, survive the meter, and have exemplars that lead to traces."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+
+from impactsdk import Meter, Settings, semconv
+from impactsdk.testing import FakeClock, SimulatedSource
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.reader = InMemoryMetricReader()
+        self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
+
+    def points(self, name: str) -> list[Any]:
+        data = self.reader.get_metrics_data()
+        if data is None:
+            return []
+        found = [
+            metric
+            for resource in data.resource_metrics
+            for scope in resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+        ]
+        assert len(found) <= 1, "two streams of one name"
+        return list(found[0].data.data_points) if found else []
+
+    def values(self, name: str, *keys: str) -> dict[Any, float]:
+        values: dict[Any, float] = {}
+        for point in self.points(name):
+            key = tuple(point.attributes.get(key) for key in keys)
+            assert key not in values
+            values[key if len(keys) != 1 else key[0]] = point.value
+        return values
+
+
+@pytest.fixture
+def collector(caplog: pytest.LogCaptureFixture) -> Iterator[Collector]:
+    made = Collector()
+    with caplog.at_level(logging.WARNING):
+        yield made
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("opentelemetry")] == []
+    made.provider.shutdown()
+
+
+def _meter(collector: Collector, clock: FakeClock, **more: Any) -> Meter:
+    sources: Any = [SimulatedSource(100.0), SimulatedSource(20.0, type="cpu", id="sim:cpu")]
+    return Meter(Settings.load({}), sources=sources, meter_provider=collector.provider, clock=clock, **more)
+
+
+def _work(meter: Meter, clock: FakeClock) -> None:
+    with meter.measured("outer", unit="item") as region:
+        region.add_units(4)
+        clock.advance(1.0)
+        with meter.measured("inner"):
+            clock.advance(0.5)
+    clock.advance(0.25)
+    assert meter.flush()
+
+
+def test_the_energies_of_operations_and_states_add_up_to_the_devices(collector: Collector) -> None:
+    clock = FakeClock()
+    with _meter(collector, clock) as meter:
+        _work(meter, clock)
+        devices = collector.values("hw.energy", "hw.id", "hw.type")
+        assert devices == {("sim:0", "gpu"): pytest.approx(175.0), ("sim:cpu", "cpu"): pytest.approx(35.0)}
+        shares = collector.values("impact.energy", "impact.operation", "hw.type", "impact.state")
+        assert shares["outer", "gpu", "attributed"] == pytest.approx(100.0)
+        assert shares["inner", "cpu", "attributed"] == pytest.approx(10.0)
+        assert shares[None, "gpu", "unattributed"] == pytest.approx(25.0)
+        assert math.fsum(shares.values()) == pytest.approx(math.fsum(devices.values()), rel=1e-9)
+        assert collector.values("impact.operation.count", "impact.operation") == {"outer": 1, "inner": 1}
+        units = collector.values("impact.functional_unit", "impact.operation", "impact.functional_unit.name")
+        assert units == {("outer", "item"): 4}
+        assert collector.values("hw.power", "hw.id") == {"sim:0": pytest.approx(100.0), "sim:cpu": pytest.approx(20.0)}
+        assert all(value > 0 for value in collector.values("impact.sdk.sample.count", "impact.source").values())
+        assert collector.values("impact.sdk.export.dropped") == {(): 0}
+
+
+def test_every_name_and_attribute_is_listed(collector: Collector) -> None:
+    listed = {value for name, value in vars(semconv).items() if name.isupper() and isinstance(value, str)}
+    clock = FakeClock()
+    with _meter(collector, clock) as meter:
+        _work(meter, clock)
+        data = collector.reader.get_metrics_data()
+        assert data is not None
+        scopes = [scope for resource in data.resource_metrics for scope in resource.scope_metrics]
+        assert [scope.scope.name for scope in scopes] == ["impactsdk"]
+        for metric in scopes[0].metrics:
+            assert metric.name in listed
+            assert metric.unit
+            assert metric.description
+            for point in metric.data.data_points:
+                assert set(point.attributes or {}) <= listed
+
+
+def test_the_last_values_are_there_after_the_meter_is_closed(collector: Collector) -> None:
+    clock = FakeClock()
+    meter = _meter(collector, clock)
+    _work(meter, clock)
+    with meter.measured("last"):
+        clock.advance(1.0)
+    meter.close()
+    del meter
+    shares = collector.values("impact.energy", "impact.operation", "hw.type", "impact.state")
+    assert shares["last", "gpu", "attributed"] == pytest.approx(100.0)
+    assert math.fsum(shares.values()) == pytest.approx(math.fsum(collector.values("hw.energy", "hw.id").values()), rel=1e-9)
+
+
+def test_one_meter_after_another_on_one_provider_add_up(collector: Collector) -> None:
+    for _ in range(3):
+        clock = FakeClock()
+        with _meter(collector, clock) as meter:
+            _work(meter, clock)
+    assert collector.values("impact.operation.count", "impact.operation") == {"outer": 3, "inner": 3}
+    shares = collector.values("impact.energy", "impact.operation", "hw.type", "impact.state")
+    assert shares["outer", "gpu", "attributed"] == pytest.approx(300.0)
+    devices = collector.values("hw.energy", "hw.id")
+    assert math.fsum(shares.values()) == pytest.approx(math.fsum(devices.values()), rel=1e-9)
+    assert collector.values("hw.power", "hw.id") == {}, "nothing is read any more"
+
+
+def test_two_meters_at_once_on_one_provider_add_up(collector: Collector) -> None:
+    clocks = [FakeClock(), FakeClock()]
+    with _meter(collector, clocks[0]) as one, _meter(collector, clocks[1]) as other:
+        _work(one, clocks[0])
+        _work(other, clocks[1])
+        assert collector.values("impact.operation.count", "impact.operation") == {"outer": 2, "inner": 2}
+
+
+def test_the_histogram_has_each_call_with_a_trace_as_exemplar(collector: Collector) -> None:
+    clock = FakeClock()
+    provider = TracerProvider(shutdown_on_exit=False)
+    with _meter(collector, clock, tracer_provider=provider) as meter:
+        with meter.measured("outer") as outer:
+            clock.advance(1.0)
+            with meter.measured("inner"):
+                clock.advance(0.5)
+        with meter.measured("step", span=False) as step:
+            clock.advance(0.1)
+        clock.advance(0.2)
+        step.result()  # a flush would collect, and exemplars are given once
+        points = {point.attributes["impact.operation"]: point for point in collector.points("impact.operation.energy")}
+        assert points["outer"].sum == pytest.approx(180.0), "inclusive"
+        assert points["inner"].sum == pytest.approx(60.0)
+        assert points["step"].sum == pytest.approx(12.0)
+        (exemplar,) = points["outer"].exemplars
+        assert f"{exemplar.trace_id:032x}" == outer.result().trace_id
+        assert f"{exemplar.span_id:016x}" == outer.result().span_id
+        assert not points["step"].exemplars
+    provider.shutdown()
+
+
+def test_head_sampling_changes_no_metric(collector: Collector) -> None:
+    clock = FakeClock()
+    provider = TracerProvider(sampler=ALWAYS_OFF, shutdown_on_exit=False)
+    with _meter(collector, clock, tracer_provider=provider) as meter:
+        _work(meter, clock)
+        shares = collector.values("impact.energy", "impact.operation", "hw.type", "impact.state")
+        assert shares["outer", "gpu", "attributed"] == pytest.approx(100.0)
+        assert {point.attributes["impact.operation"] for point in collector.points("impact.operation.energy")} == {"outer", "inner"}
+    provider.shutdown()
+
+
+def test_without_devices_there_are_counts_and_no_energies(collector: Collector) -> None:
+    meter = Meter(Settings.load({}), sources=[], meter_provider=collector.provider)
+    with meter, meter.measured("x"):
+        pass
+    assert collector.values("hw.energy", "hw.id") == {}
+    assert collector.values("impact.energy", "impact.operation") == {}
+    assert collector.values("impact.operation.count", "impact.operation") == {"x": 1}
+    assert collector.points("impact.operation.energy") == []

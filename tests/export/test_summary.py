@@ -1,0 +1,102 @@
+"""The few lines at the end of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from impactsdk import Meter, Settings
+from impactsdk.export.summary import joules
+from impactsdk.testing import FakeClock, SimulatedSource
+from tests.kit import script
+
+
+@pytest.mark.parametrize(
+    ("energy_j", "text"),
+    [
+        (None, "unknown"),
+        (0.0, "0.0 J"),
+        (0.00123, "1.23 mJ"),
+        (1.0, "1.0 J"),
+        (9999.0, "9999.0 J"),
+        (12_345.0, "12.3 kJ"),
+        (359_999.0, "360.0 kJ"),
+        (3.6e6, "1.000 kWh"),
+    ],
+)
+def test_joules_are_told_in_a_unit_that_can_be_read(energy_j: float | None, text: str) -> None:
+    assert joules(energy_j) == text
+
+
+def _summary(capsys: pytest.CaptureFixture[str], work: object, **settings: object) -> str:
+    clock = FakeClock()
+    chosen: dict[str, object] = {"export": "summary", **settings}
+    sources = settings.pop("sources", None)
+    meter = Meter(
+        Settings.load({}, **chosen), sources=[SimulatedSource(100.0)] if sources is None else sources, clock=clock  # type: ignore[arg-type]
+    )
+    work(meter, clock)  # type: ignore[operator]
+    clock.advance(1.0)
+    meter.close()
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def test_it_says_what_was_used_by_what_and_how_that_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        for _ in range(12):
+            with meter.measured("encode", unit="sentence") as region:
+                region.add_units(10)
+                clock.advance(1.0)
+
+    text = _summary(capsys, work, carbon_intensity_g_per_kwh=400, price_per_kwh=0.3)
+    assert "this process used 1300.0 J: 1200.0 J in measured regions, 100.0 J outside" in text
+    assert "encode" in text
+    assert "12 x" in text
+    assert "10.0 J/sentence" in text
+    assert "gCO2e" in text
+    assert "USD" in text
+    assert "sim:0 by simulated (measured); boundary process" in text
+    assert "details" not in text
+
+
+def test_it_names_the_eight_largest_and_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        for number in range(12):
+            with meter.measured(f"operation {number}"):
+                clock.advance(0.1 * (number + 1))
+
+    text = _summary(capsys, work)
+    assert "and 4 more" in text
+    assert "operation 11" in text
+    assert "operation 3 " not in text
+    assert text.index("operation 11") < text.index("operation 10")
+
+
+def test_unknown_energy_is_said_and_not_shown_as_zero(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        with meter.measured("x"):
+            clock.advance(1.0)
+
+    text = _summary(capsys, work, sources=[])
+    assert "the energy is unknown: no device could be read" in text
+    assert "unknown" in text.splitlines()[1]
+    assert "0.0 J" not in text
+
+
+def test_nothing_is_said_where_nothing_was_measured_or_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    assert _summary(capsys, lambda meter, clock: meter.begin()) == ""
+
+    def work(meter: Meter, clock: FakeClock) -> None:
+        with meter.measured("x"):
+            pass
+
+    assert _summary(capsys, work, export="none") == ""
+    assert not Path("impact").exists()
+
+
+def test_a_closed_standard_error_is_no_trouble(tmp_path: Path) -> None:
+    for spoil in ("sys.stderr = None", "sys.stderr.close()", "import os; os.close(2)"):
+        script(f"import sys\nfrom impactsdk import measured\nmeasured('x')(lambda: 1)()\n{spoil}\n", tmp_path, expected=0)

@@ -1,0 +1,235 @@
+"""The end of the process: what is open is written and marked, and leaving takes no longer than was allowed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kit import journals, plain, script, spans_in
+
+SOURCE = """
+import os, signal, sys, threading, time
+import impactsdk
+from impactsdk import configure, measured
+from impactsdk.testing import SimulatedSource
+configure(export="journal,summary", sources=[SimulatedSource(100.0)])
+"""
+
+
+@pytest.mark.parametrize(
+    ("leave", "code"),
+    [
+        ("", 0),
+        ("sys.exit(3)", 3),
+        ("raise ValueError('x')", 1),
+        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(5)", -2),
+    ],
+)
+def test_open_regions_are_written_and_marked(tmp_path: Path, leave: str, code: int) -> None:
+    _, errors = script(
+        SOURCE
+        + f"""
+region = measured("left open").__enter__()
+measured("inside").__enter__()
+with measured("ended"):
+    time.sleep(0.02)
+{leave}
+""",
+        tmp_path,
+        expected=code,
+    )
+    (lines,) = journals(tmp_path)
+    spans = {span["name"]: plain(span["attributes"]) for span in spans_in(lines)}
+    assert set(spans) == {"left open", "inside", "ended"}
+    assert spans["left open"]["impact.interrupted"] is True
+    assert spans["inside"]["impact.interrupted"] is True
+    assert "impact.interrupted" not in spans["ended"]
+    assert spans["left open"]["impact.energy.inclusive"] >= spans["ended"]["impact.energy.inclusive"] > 0
+    assert errors.count("impactsdk: this process used") == 1
+
+
+def test_a_block_that_an_exit_passes_through_is_not_interrupted(tmp_path: Path) -> None:
+    script(SOURCE + "with measured('x'):\n    sys.exit(2)\n", tmp_path, expected=2)
+    (lines,) = journals(tmp_path)
+    (span,) = spans_in(lines)
+    found = plain(span["attributes"])
+    assert "impact.interrupted" not in found
+    assert found["error.type"] == "SystemExit"
+
+
+def test_daemon_threads_that_measure_on_are_no_trouble(tmp_path: Path) -> None:
+    _, errors = script(
+        SOURCE
+        + """
+def forever():
+    while True:
+        with measured("daemon"):
+            time.sleep(0.001)
+for _ in range(3):
+    threading.Thread(target=forever, daemon=True).start()
+time.sleep(0.2)
+""",
+        tmp_path,
+    )
+    assert "Traceback" not in errors
+    assert "Exception" not in errors
+    (lines,) = journals(tmp_path)
+    interrupted = [span for span in spans_in(lines) if plain(span["attributes"]).get("impact.interrupted")]
+    assert len(interrupted) <= 3
+    assert len(spans_in(lines)) > 20
+
+
+def test_what_is_measured_at_exit_after_us_breaks_nothing(tmp_path: Path) -> None:
+    output, errors = script(
+        """
+import atexit
+from impactsdk import configure, measured
+from impactsdk.testing import SimulatedSource
+function = measured("x")(lambda: 5)
+atexit.register(lambda: print(function()))  # before our first use, hence run after our end
+configure(export="none", sources=[SimulatedSource(100.0)])
+function()
+""",
+        tmp_path,
+    )
+    assert (output, errors) == ("5\n", "")
+
+
+@pytest.mark.parametrize("processor", ["SimpleSpanProcessor", "BatchSpanProcessor"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_provider_of_the_application_gets_the_last_spans(tmp_path: Path, processor: str, when: str) -> None:
+    provider = f"""
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, BatchSpanProcessor, SimpleSpanProcessor
+provider = TracerProvider()
+provider.add_span_processor({processor}(ConsoleSpanExporter(formatter=lambda span: "SPAN " + span.name + chr(10))))
+trace.set_tracer_provider(provider)
+exporter = ConsoleMetricExporter(formatter=lambda data: "METRIC " + str([
+    p.value for r in data.resource_metrics for s in r.scope_metrics for m in s.metrics
+    if m.name == "impact.operation.count" for p in m.data.data_points]) + chr(10))
+metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(exporter)]))
+"""
+    ours = "from impactsdk import measured\n"
+    output, errors = script(
+        (provider + ours if when == "before" else ours + provider)
+        + "measured('ended')(lambda: None)()\nregion = measured('open').__enter__()\n",
+        tmp_path,
+    )
+    lines = output.splitlines()
+    assert sorted(line for line in lines if line.startswith("SPAN")) == ["SPAN ended", "SPAN open"]
+    assert [line for line in lines if line.startswith("METRIC")][-1] == "METRIC [1, 1]"
+    assert errors == ""
+
+
+HANGING = """
+import time, threading, warnings
+warnings.simplefilter("ignore")
+import impactsdk
+from impactsdk import configure, measured, Meter, Settings
+from impactsdk.testing import SimulatedSource
+forever = threading.Event().wait
+"""
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "configure(export='journal', sources=[SimulatedSource(100.0, fail=lambda n: forever() if n > 1 else None)], "
+        "shutdown_timeout_s=1.0)",
+        "configure(export='journal', sources=[SimulatedSource(100.0, fail=lambda n: forever())], shutdown_timeout_s=1.0)",
+        """
+class Hanging(SimulatedSource):
+    def open(self, clock): forever()
+configure(export='journal', sources=[Hanging(100.0)], shutdown_timeout_s=1.0)
+""",
+        """
+class Hanging(SimulatedSource):
+    def close(self): forever()
+configure(export='journal', sources=[Hanging(100.0)], shutdown_timeout_s=1.0)
+""",
+        """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+class Hanging(SpanProcessor):
+    def on_end(self, span): forever()
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(Hanging())
+trace.set_tracer_provider(provider)
+configure(export='otel', sources=[SimulatedSource(100.0)], shutdown_timeout_s=1.0)
+""",
+    ],
+    ids=["read", "first read", "open", "close", "exporter"],
+)
+def test_leaving_is_bounded_whatever_hangs(tmp_path: Path, trouble: str) -> None:
+    output, errors = script(
+        HANGING
+        + trouble
+        + """
+assert measured("x")(lambda: 7)() == 7
+time.sleep(0.2)
+assert measured("x")(lambda: 7)() == 7
+import atexit
+print(time.monotonic())
+""",
+        tmp_path,
+        timeout_s=30.0,
+    )
+    took_s = time.monotonic() - float(output)
+    assert took_s < 1.0 + 1.0 + 1.0, f"{took_s} s; the last one is for the interpreter itself on a slow machine"
+    assert "Traceback" not in errors
+
+
+def test_a_hanging_exporter_holds_up_neither_totals_nor_flush(tmp_path: Path) -> None:
+    output, _ = script(
+        HANGING
+        + """
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+class Hanging(SpanProcessor):
+    def on_end(self, span): forever()
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(Hanging())
+meter = Meter(Settings.load({}, shutdown_timeout_s=1.0), sources=[SimulatedSource(100.0)], tracer_provider=provider)
+with meter.measured("x"): pass
+begun = time.monotonic()
+print(meter.flush(0.5), meter.totals().attributed_j >= 0, meter.close(0.5))
+print(time.monotonic() - begun < 4.0)
+""",
+        tmp_path,
+    )
+    assert output.splitlines() == ["False True False", "True"]
+
+
+def test_shutdown_may_be_called_at_any_time_and_again(tmp_path: Path) -> None:
+    output, errors = script(
+        SOURCE
+        + """
+print(impactsdk.shutdown(), impactsdk.flush())
+configure(export="journal,summary", sources=[SimulatedSource(100.0)])
+with measured("x"):
+    print(impactsdk.shutdown(), impactsdk.shutdown())
+""",
+        tmp_path,
+    )
+    assert output.splitlines() == ["True True", "True True"]
+    assert errors.count("impactsdk: this process used") == 1
+
+
+def test_a_sigterm_that_ends_the_process_in_order_is_as_any_exit(tmp_path: Path) -> None:
+    script(
+        SOURCE
+        + """
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(9))
+with measured("x"):
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+""",
+        tmp_path,
+        expected=9,
+    )
+    (lines,) = journals(tmp_path)
+    assert [span["name"] for span in spans_in(lines)] == ["x"]

@@ -1,0 +1,240 @@
+"""Fork: what was open belongs to the parent, a child measures for itself, and no joule or span is told twice."""
+
+from __future__ import annotations
+
+import collections
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.kit import journals, script, spans_in
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+SOURCE = """
+import os, sys, time
+import impactsdk
+from impactsdk import configure, measured
+from impactsdk.testing import SimulatedSource
+
+def set_up():
+    return configure(export="journal", sources=[SimulatedSource(100.0)])
+"""
+
+
+def _ids(folder: Path) -> collections.Counter[str]:
+    return collections.Counter(span["spanId"] for lines in journals(folder) for span in spans_in(lines))
+
+
+def _names(folder: Path) -> list[list[str]]:
+    return sorted(sorted(span["name"] for span in spans_in(lines)) for lines in journals(folder))
+
+
+@pytest.mark.parametrize("leave", ["sys.exit(0)", "raise KeyboardInterrupt", "pass", "os._exit(0)"])
+def test_a_fork_inside_a_block_leaves_the_block_to_the_parent(tmp_path: Path, leave: str) -> None:
+    output, errors = script(
+        SOURCE
+        + f"""
+meter = set_up()
+pid = None
+try:
+    with measured("outer") as outer:
+        time.sleep(0.02)
+        pid = os.fork()
+        if pid == 0:
+            assert impactsdk.current() is None, "it is the parent's"
+            with measured("of the child") as region:
+                time.sleep(0.05)
+            result = region.result()
+            assert 2.0 < result.energy_j < 60.0, result
+            impactsdk.flush()
+            {leave}
+        else:
+            os.waitpid(pid, 0)
+except BaseException:
+    if pid != 0:
+        raise
+if pid == 0:
+    os.environ["CHILD"] = "1"
+else:
+    print(outer.result().energy_j > 5.0, sorted(meter.totals().operations))
+""",
+        tmp_path,
+    )
+    assert output.splitlines()[-1] == "True ['outer']"
+    assert "Traceback" not in errors
+    assert _names(tmp_path) == [["of the child"], ["outer"]]
+    assert max(_ids(tmp_path).values()) == 1
+    (child,) = [spans_in(lines)[0] for lines in journals(tmp_path) if spans_in(lines)[0]["name"] == "of the child"]
+    (parent,) = [spans_in(lines)[0] for lines in journals(tmp_path) if spans_in(lines)[0]["name"] == "outer"]
+    assert child["parentSpanId"] == parent["spanId"]
+    assert child["traceId"] == parent["traceId"]
+
+
+def test_a_result_of_before_the_fork_is_refused_in_the_child(tmp_path: Path) -> None:
+    output, _ = script(
+        SOURCE
+        + """
+set_up()
+with measured("outer") as outer:
+    pass
+pid = os.fork()
+if pid == 0:
+    try:
+        outer.result()
+    except impactsdk.RegionError as error:
+        print(error, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+""",
+        tmp_path,
+    )
+    assert "opened in another process" in output
+
+
+def test_a_child_counts_from_its_own_beginning(tmp_path: Path) -> None:
+    output, _ = script(
+        SOURCE
+        + """
+meter = set_up()
+with measured("x"):
+    time.sleep(0.3)
+pid = os.fork()
+if pid == 0:
+    with measured("x"):
+        pass
+    impactsdk.flush()
+    totals = meter.totals()
+    print(totals.operations["x"].count, sum(totals.channels.values()) < 20, flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+impactsdk.flush()
+totals = meter.totals()
+print(totals.operations["x"].count, sum(totals.channels.values()) > 25)
+""",
+        tmp_path,
+    )
+    assert output.splitlines() == ["1 True", "1 True"]
+
+
+def test_the_applications_metrics_show_each_process_its_own(tmp_path: Path) -> None:
+    output, errors = script(
+        SOURCE
+        + """
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+reader = InMemoryMetricReader()
+metrics.set_meter_provider(MeterProvider([reader]))
+configure(export="otel", sources=[SimulatedSource(100.0)])
+def counts():
+    data = reader.get_metrics_data()
+    return {p.attributes["impact.operation"]: p.value for r in (data.resource_metrics if data else ()) for s in r.scope_metrics
+            for m in s.metrics if m.name == "impact.operation.count" for p in m.data.data_points}
+for _ in range(3):
+    measured("parent")(lambda: None)()
+impactsdk.flush()
+pid = os.fork()
+if pid == 0:
+    print("child", counts(), flush=True)
+    measured("child")(lambda: None)()
+    impactsdk.flush()
+    print("child", counts(), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+print("parent", counts())
+""",
+        tmp_path,
+    )
+    assert output.splitlines() == ["child {}", "child {'child': 1}", "parent {'parent': 3}"]
+    assert errors == ""
+
+
+WORKERS = SOURCE + """
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+
+@measured("work")
+def work(number):
+    time.sleep(0.01)
+    return number
+
+def initialise():
+    configure(export="journal", sources=[SimulatedSource(100.0)])
+    work(0)
+
+def main(method, kind):
+    context = multiprocessing.get_context(method)
+    set_up()
+    with measured("whole"):
+        if kind == "process":
+            processes = [context.Process(target=initialise) for _ in range(2)]
+            for process in processes: process.start()
+            for process in processes: process.join()
+            assert [process.exitcode for process in processes] == [0, 0]
+        elif kind == "pool":
+            with context.Pool(2, initializer=initialise) as pool:
+                assert sorted(pool.map(work, range(4))) == [0, 1, 2, 3]
+                pool.close()
+                pool.join()
+        else:
+            with ProcessPoolExecutor(2, mp_context=context, initializer=initialise) as pool:
+                assert sorted(pool.map(work, range(4))) == [0, 1, 2, 3]
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else METHOD, KIND)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("kind", ["process", "pool", "executor"])
+def test_the_spans_of_workers_reach_their_journals(tmp_path: Path, method: str, kind: str) -> None:
+    output, errors = script(WORKERS.replace("METHOD", repr(method)).replace("KIND", repr(kind)), tmp_path)
+    assert "Traceback" not in errors
+    names = _names(tmp_path)
+    assert ["whole"] in names
+    workers = [found for found in names if found != ["whole"]]
+    assert all(set(found) == {"work"} for found in workers)
+    spans = sum(map(len, workers))
+    assert spans == 2 if kind == "process" else 5 <= spans <= 6, names
+    assert max(_ids(tmp_path).values()) == 1
+    ours = [path.name for path in (tmp_path / "impact").iterdir()]
+    assert len(ours) == len(names), "one file for each process"
+
+
+def test_many_forks_at_odd_moments_neither_hang_nor_lose_anything(tmp_path: Path) -> None:
+    output, errors = script(
+        SOURCE
+        + """
+import threading
+meter = set_up()
+stop = threading.Event()
+def background():
+    while not stop.is_set():
+        with measured("background", span=False):
+            time.sleep(0.0005)
+threads = [threading.Thread(target=background) for _ in range(2)]
+for thread in threads: thread.start()
+for number in range(12):
+    with measured("forking"):
+        pid = os.fork()
+        if pid == 0:
+            with measured("child"):
+                pass
+            assert impactsdk.flush()
+            os._exit(0)
+    _, status = os.waitpid(pid, 0)
+    assert status == 0, status
+stop.set()
+for thread in threads: thread.join()
+impactsdk.flush()
+print(meter.totals().operations["forking"].count)
+""",
+        tmp_path,
+        PYTHONWARNINGS="ignore",
+    )
+    assert output == "12\n"
+    assert max(_ids(tmp_path).values()) == 1
+    counted = collections.Counter(name for names in _names(tmp_path) for name in names)
+    assert counted == {"forking": 12, "child": 12}
