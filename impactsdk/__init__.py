@@ -12,7 +12,7 @@ from impactsdk.errors import (
 )
 from impactsdk.measured import current, measured, track
 from impactsdk.meter import Meter, configure, flush, shutdown
-from impactsdk.model import Channel, Energy, Impact, Measurement, Operation, Reading, Totals
+from impactsdk.model import Channel, Impact, Measurement, Operation, Reading, Totals
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.region import Region
 from impactsdk.settings import Settings
@@ -22,7 +22,6 @@ __all__ = [
     "Clock",
     "ConfigurationError",
     "DegradedWarning",
-    "Energy",
     "EnergySource",
     "FactorProvider",
     "Impact",

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from impactsdk.energy.curve import Curve
-from impactsdk.energy.ledger import Ledger, Tally
+from impactsdk.energy.entry import Tally
+from impactsdk.energy.ledger import Ledger
 from impactsdk.energy.sampler import Probe
 from impactsdk.export.metrics import Snapshot
 from impactsdk.impact import impact_of

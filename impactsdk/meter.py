@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, ParamSpec, TypeVar, overload
-
-from opentelemetry import metrics, trace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from impactsdk.clock import SystemClock
-from impactsdk.discovery import check
-from impactsdk.errors import ConfigurationError
-from impactsdk.export.summary import summarise
+from impactsdk.errors import ConfigurationError, DegradedWarning
 from impactsdk.idle import OFF, OffSession
 from impactsdk.model import Measurement, Totals
 from impactsdk.protocols import Clock, EnergySource
 from impactsdk.region import Spec
-from impactsdk.session import Session
 from impactsdk.settings import Settings
 from impactsdk.wrap import Measured, Unnamed, checked_spec
+
+if TYPE_CHECKING:
+    from opentelemetry import metrics, trace
+    from typing_extensions import TypeIs
+
+    # What measures is imported when something is first measured: it is nine tenths of the time that importing all would take.
+    from impactsdk.session import Session
 
 __all__ = ["Meter", "configure", "default_meter", "flush", "installed_version", "shutdown"]
 
@@ -38,10 +41,23 @@ _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 
 def installed_version() -> str:
     """The version of impactsdk that is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("impactsdk")
     except PackageNotFoundError:
         return "0"
+
+
+def _check(settings: Settings) -> None:
+    if settings.sources:
+        from impactsdk.discovery import check
+
+        check(settings)
+
+
+def _runs(session: Session | OffSession | None) -> TypeIs[Session]:
+    return session is not None and not session.off
 
 
 class Meter:
@@ -101,7 +117,7 @@ class Meter:
             arguments = {**settings.names(), "sources": self._sources, "export": settings.export}
             parsed = Settings.load({}, sources=self._sources)
             settings = type(settings)(**{**arguments, "sources": parsed.sources, "environ": settings.environ})
-        check(settings)
+        _check(settings)
         return settings
 
     @property
@@ -192,39 +208,58 @@ class Meter:
                 else:
                     self._beginning = True
                     try:
-                        self.session = Session(
-                            self.settings, self._clock, installed_version(), *self._providers, self.listeners
-                        )
+                        self.session = self._begun()
                     finally:
                         self._beginning = False
-                    _at_exit(self)
             return self.session
+
+    def _begun(self) -> Session | OffSession:
+        try:
+            from impactsdk.session import Session
+
+            _at_exit(self)  # first: the process may end while a thread of it begins
+            return Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever fails here, the measured code runs
+            if threading.main_thread().is_alive():  # else the process ends, and nothing can begin any more
+                _warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
+            return OFF
 
     def totals(self) -> Totals:
         """The account up to the last settled instant; :meth:`flush` first to have all that has ended in it."""
         session = self.session
-        return session.snapshot().totals if isinstance(session, Session) else self._last_totals
+        return session.snapshot().totals if _runs(session) else self._last_totals
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that has ended is settled and handed on; say whether that was reached in time."""
         session = self.session
-        return session.flush(timeout_s) if isinstance(session, Session) else True
+        return session.flush(timeout_s) if _runs(session) else True
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Settle what is open, write, and let go of thread, files and devices; say whether that was done in time.
 
         Regions that are entered afterwards measure nothing.
         """
-        with self._lock:
+        wait_s = timeout_s
+        if wait_s is None:
+            wait_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
+        if not self._lock.acquire(timeout=min(wait_s, threading.TIMEOUT_MAX)):
+            return False  # another thread begins, and something hangs there
+        try:
             session, self.session, self._closed = self.session, OFF, True
             # Kept, because the application's metric reader may ask a last time after us.
             self._ended = session
-        if not isinstance(session, Session):
+        finally:
+            self._lock.release()
+        if not _runs(session):
             return True
         closed = session.close(self.settings.shutdown_timeout_s if timeout_s is None else timeout_s)
         account = session.snapshot()
         self._last_totals = account.totals
         if session.summary_wanted:
+            from impactsdk.export.summary import summarise
+
             _print(summarise(account, session.journal_path))
         return closed
 
@@ -239,7 +274,7 @@ class Meter:
 
     def reopen(self, settings: Settings) -> None:
         """Close what runs and measure with other settings from the next region on; for :func:`configure`."""
-        if isinstance(self.session, Session):
+        if _runs(self.session):
             self.close()
         with self._lock:
             self._given, self._settings = settings, settings
@@ -249,14 +284,17 @@ class Meter:
     def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
         """For a while, measure with other settings in a session of its own; what ran before then goes on. For tests."""
         kept = (self._given, self._settings, self._clock, self.session, self._closed, self.listeners)
+        pid = os.getpid()
         self._given = self._settings = settings
         self._clock, self.session, self._closed, self.listeners = clock or SystemClock(), None, False, []
         try:
             yield
         finally:
-            if isinstance(self.session, Session):
+            if _runs(self.session):
                 self.session.close(settings.shutdown_timeout_s)
             self._given, self._settings, self._clock, self.session, self._closed, self.listeners = kept
+            if os.getpid() != pid:  # a fork inside: what ran before stayed with the parent
+                self.forked()
 
     def __enter__(self) -> Meter:
         return self
@@ -273,7 +311,7 @@ class Meter:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
         self._lock = threading.RLock()
         self._beginning = False
-        if isinstance(self.session, Session):
+        if _runs(self.session):
             self.session.forsake()
             self.session = None
 
@@ -284,6 +322,11 @@ def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
             if spec.unit is not None:
                 region.add_units(1)
             yield item
+
+
+def _warn(message: str) -> None:
+    with contextlib.suppress(Exception):  # where warnings are errors
+        warnings.warn(message, DegradedWarning, stacklevel=2)
 
 
 def _print(text: str) -> None:
@@ -348,7 +391,7 @@ def configure(**settings: Any) -> Meter:
         ConfigurationError: A name or a value cannot be used; what ran goes on unchanged.
     """
     loaded = Settings.load(**settings)
-    check(loaded)
+    _check(loaded)
     if _default.session is None or _default.session.off or not loaded.same_as(_default.settings):
         _default.reopen(loaded)
     return _default

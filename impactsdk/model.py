@@ -1,4 +1,4 @@
-"""The values that travel between the rooms: channels, readings, energies, measurements and impacts.
+"""The values that travel between the rooms: channels, readings, measurements, totals and impacts.
 
 All are frozen. A number's name ends in its unit; ``None`` means unknown and is never replaced by zero.
 """
@@ -11,7 +11,6 @@ from typing import Literal
 __all__ = [
     "Boundary",
     "Channel",
-    "Energy",
     "Impact",
     "Measurement",
     "Nature",
@@ -81,16 +80,6 @@ class Reading:
     low_j: float | None = None
     high_j: float | None = None
     error: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Energy:
-    """Joules with what is known about them: ``low_j <= true value <= high_j``; ``None`` where nothing is known."""
-
-    energy_j: float | None
-    low_j: float | None = None
-    high_j: float | None = None
-    quality: Quality = "absent"
 
 
 @dataclass(frozen=True, slots=True)

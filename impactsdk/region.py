@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
-from impactsdk.energy.ledger import Entry
+from impactsdk.energy.entry import Entry
 from impactsdk.errors import ConfigurationError, RegionError
 from impactsdk.model import Measurement
 from impactsdk.semconv import ERROR_TYPE
@@ -210,9 +210,10 @@ class Region(Entry):
         session: Any = self.recorder
         if session is None:
             raise RegionError(f"{self.name!r} was never entered: it cannot be left")
-        at_ns = session.now_ns()
-        if self.spec.span and _get() is not self:  # left before a span inside it, or one of those below
-            self._leave_oddly(at_ns, error)
+        now_ns = session.now_ns
+        at_ns = now_ns()
+        if self.spec.span:
+            self._leave_span(at_ns, error)
             return
         try:
             _reset(self.token)  # type: ignore[arg-type]
@@ -220,8 +221,21 @@ class Region(Entry):
             self._leave_oddly(at_ns, error)
             return
         self.exit_ns = at_ns
-        session.append(self)
-        if self.spec.span and self.span is not None:
+        append = session.append
+        append(self)
+
+    def _leave_span(self, at_ns: int, error: BaseException | None) -> None:
+        try:
+            if _get() is not self:  # left before a span inside it, or one of those below
+                raise ValueError
+            _reset(self.token)  # type: ignore[arg-type]
+        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
+            self._leave_oddly(at_ns, error)
+            return
+        self.exit_ns = at_ns
+        assert self.recorder is not None
+        self.recorder.append(self)
+        if self.span is not None:
             self._leave_context(error)
 
     def _start_span(self, session: Recorder) -> None:

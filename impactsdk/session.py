@@ -86,6 +86,7 @@ class Session(Recorder):
         self._anchor_ns = clock.unix_ns() - clock.now_ns()
         self._registry = Registry(runtime_directory(settings.environ))
         self._cpu_share: CpuShare | None = None
+        self._cpu_sampled = False
         self._cpu_marks: dict[str, tuple[float, float]] = {}
         self._outputs = resolve(settings, tracer_provider, meter_provider, version, self.complain)
         self.tracer = self._outputs.tracer
@@ -95,7 +96,7 @@ class Session(Recorder):
         self._sampler = Sampler(
             clock,
             begin=self._open_sources,
-            before_round=self._sample_cpu,
+            before_round=self._begin_round,
             settle=self._settle,
             busy=self._busy,
             took=self._divide,
@@ -116,7 +117,7 @@ class Session(Recorder):
             self.attention = False
         elif self._crowded:
             self._look_after()
-            time.sleep(0)
+            time.sleep(1e-4)  # not 0: the other thread may need more than one turn
         elif self._sampler.in_call:
             self._look_after()
         else:
@@ -313,9 +314,8 @@ class Session(Recorder):
         while boards and self.clock.now_ns() < joined_ns <= self.clock.now_ns() + 1_000_000_000:
             time.sleep(0.002)  # once: until then the others do not know of us
 
-    def _sample_cpu(self) -> None:
-        if self._cpu_share is not None:
-            self._cpu_share.sample()
+    def _begin_round(self) -> None:
+        self._cpu_sampled = False
 
     def _divide(self, curve: Curve, knot: Knot | None) -> None:
         """A channel was read: say what part of the interval that this closed is ours."""
@@ -323,12 +323,15 @@ class Session(Recorder):
             return
         sharing = curve.channel.sharing
         if sharing == "cpu_time" and self._cpu_share is not None:
+            if not self._cpu_sampled:  # once a round, and only in those in which somebody asks
+                self._cpu_share.sample()
+                self._cpu_sampled = True
             mark = self._cpu_marks.get(curve.channel.id)
             self._cpu_marks[curve.channel.id] = (self._cpu_share.counted_s, self._cpu_share.busy_s)
             if mark is not None:
                 curve.divide(self._cpu_share.since(*mark))
         elif sharing == "board" and len(curve.knots) > 1:
-            curve.divide(self._registry.board_share(curve.channel.id, curve.knots[-2].at_ns, knot.at_ns))
+            curve.divide(*self._registry.board_share(curve.channel.id, *curve.window_ns()))
 
     def _note_sleep(self, asleep: bool) -> None:
         self.attention = asleep or self._crowded
@@ -359,7 +362,7 @@ class Session(Recorder):
                     done += 1
                     try:
                         self._apply(ledger, pending[done - 1], segment.end_ns, ended)
-                    except Exception:  # one event that cannot be understood must not stand in the way of all others
+                    except Exception:  # noqa: BLE001 - one event must not stand in the way of all others
                         _log.exception("impactsdk made a mistake; one region is lost, measuring goes on")
                 ledger.close()
             del pending[:done]
@@ -378,6 +381,8 @@ class Session(Recorder):
     def _drain(self) -> None:
         """Take over what has been appended, and put it in order: threads stamp first and append then."""
         events, pending = self.events, self._pending
+        if len(events) > _CROWD:
+            self._crowded = self.attention = True
         fresh: list[_Event] = []
         for _ in range(len(events)):
             event = events.popleft()

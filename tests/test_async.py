@@ -1,4 +1,4 @@
-"""asyncio: a task's regions are children of what started it, a suspended coroutine stays open, and every joule is there once."""
+"""asyncio: a task's regions are children of what began it, a suspended coroutine stays open, and every joule is there once."""
 
 from __future__ import annotations
 

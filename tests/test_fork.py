@@ -151,7 +151,9 @@ print("parent", counts())
     assert errors == ""
 
 
-WORKERS = SOURCE + """
+WORKERS = (
+    SOURCE
+    + """
 import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
@@ -185,12 +187,15 @@ def main(method, kind):
 if __name__ == "__main__":
     main(sys.argv[1] if len(sys.argv) > 1 else METHOD, KIND)
 """
+)
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.parametrize("kind", ["process", "pool", "executor"])
+@pytest.mark.parametrize(
+    ("method", "kind"),
+    [("fork", "process"), ("fork", "pool"), ("fork", "executor"), ("spawn", "process"), ("spawn", "executor")],
+)
 def test_the_spans_of_workers_reach_their_journals(tmp_path: Path, method: str, kind: str) -> None:
-    output, errors = script(WORKERS.replace("METHOD", repr(method)).replace("KIND", repr(kind)), tmp_path)
+    _, errors = script(WORKERS.replace("METHOD", repr(method)).replace("KIND", repr(kind)), tmp_path)
     assert "Traceback" not in errors
     names = _names(tmp_path)
     assert ["whole"] in names
@@ -204,7 +209,7 @@ def test_the_spans_of_workers_reach_their_journals(tmp_path: Path, method: str, 
 
 
 def test_many_forks_at_odd_moments_neither_hang_nor_lose_anything(tmp_path: Path) -> None:
-    output, errors = script(
+    output, _ = script(
         SOURCE
         + """
 import threading
@@ -238,3 +243,25 @@ print(meter.totals().operations["forking"].count)
     assert max(_ids(tmp_path).values()) == 1
     counted = collections.Counter(name for names in _names(tmp_path) for name in names)
     assert counted == {"forking": 12, "child": 12}
+
+
+def test_a_fork_inside_a_capture_leaves_what_ran_before_it_to_the_parent(tmp_path: Path) -> None:
+    output, _ = script(
+        SOURCE
+        + """
+from impactsdk.testing import capture
+meter = set_up()
+measured("before")(lambda: None)()
+with capture() as measurements:
+    measured("inside")(lambda: None)()
+    pid = os.fork()
+if pid == 0:
+    measured("child")(lambda: None)()
+    print(impactsdk.flush(), sorted(meter.totals().operations), flush=True)
+    os._exit(0)
+os.waitpid(pid, 0)
+print(impactsdk.flush(), sorted(meter.totals().operations))
+""",
+        tmp_path,
+    )
+    assert output.splitlines() == ["True ['child']", "True ['before']"]

@@ -31,10 +31,10 @@ def nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     assert trace.get_current_span() is trace.INVALID_SPAN
 
 
-# --- the protocol, compared with the undecorated generator ----------------------------------------------------------------------
+# --- the protocol, compared with the undecorated generator -------------------------------------------------------------------
 
 
-class _Odd(Exception):
+class _OddError(Exception):
     pass
 
 
@@ -48,7 +48,7 @@ def _body(plan: list[str], seen: list[Any]) -> Generator[Any, Any, Any]:
             elif action == "echo":
                 sent = yield sent
             elif action == "raise":
-                raise _Odd(number)
+                raise _OddError(number)
             elif action == "stop":
                 return "stopped"
             elif action == "delegate":
@@ -60,7 +60,7 @@ def _body(plan: list[str], seen: list[Any]) -> Generator[Any, Any, Any]:
                     seen.append(("swallowed", type(error).__name__))
                     sent = yield "swallowed"
             seen.append((number, sent if not isinstance(sent, BaseException) else type(sent).__name__))
-        except ValueError as error:
+        except ValueError as error:  # noqa: PERF203
             seen.append(("caught", str(error)))
             sent = yield "caught"
         finally:
@@ -89,7 +89,7 @@ def _drive(make: Callable[..., Generator[Any, Any, Any]], plan: list[str], scrip
                 seen.append(("gave", generator.throw(value)))
             elif operation == "close":
                 seen.append(("closed", generator.close()))
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001, PERF203
             cause = error.__cause__
             seen.append(("raised", type(error).__name__, str(error), type(cause).__name__, getattr(error, "value", None)))
     for _ in range(3 * len(plan) + 3):  # to its end: a plan may ignore that it is given up, of which Python then complains
@@ -104,7 +104,9 @@ OPERATIONS = st.one_of(
     st.tuples(st.just("send"), st.integers(0, 9)),
     st.builds(
         lambda kind: ("throw", kind),
-        st.sampled_from([ValueError("v"), _Odd("odd"), GeneratorExit(), KeyboardInterrupt(), StopIteration("s"), ValueError]),
+        st.sampled_from(
+            [ValueError("v"), _OddError("odd"), GeneratorExit(), KeyboardInterrupt(), StopIteration("s"), ValueError]
+        ),
     ),
     st.just(("close", None)),
 )
@@ -127,7 +129,7 @@ async def _async_body(plan: list[str], seen: list[Any]) -> AsyncGenerator[Any, A
             elif action == "echo":
                 sent = yield sent
             elif action == "raise":
-                raise _Odd(number)
+                raise _OddError(number)
             elif action == "stop":
                 return
             elif action == "swallow":
@@ -137,14 +139,16 @@ async def _async_body(plan: list[str], seen: list[Any]) -> AsyncGenerator[Any, A
                     seen.append(("swallowed", type(error).__name__))
                     sent = yield "swallowed"
             seen.append((number, sent))
-        except ValueError as error:
+        except ValueError as error:  # noqa: PERF203
             seen.append(("caught", str(error)))
             sent = yield "caught"
         finally:
             seen.append(("finally", number))
 
 
-async def _async_drive(make: Callable[..., AsyncGenerator[Any, Any]], plan: list[str], script: list[tuple[str, Any]]) -> list[Any]:
+async def _async_drive(
+    make: Callable[..., AsyncGenerator[Any, Any]], plan: list[str], script: list[tuple[str, Any]]
+) -> list[Any]:
     seen: list[Any] = []
     generator = make(plan, seen)
     for operation, value in script:
@@ -157,7 +161,7 @@ async def _async_drive(make: Callable[..., AsyncGenerator[Any, Any]], plan: list
                 seen.append(("gave", await generator.athrow(value)))
             elif operation == "close":
                 seen.append(("closed", await generator.aclose()))  # type: ignore[func-returns-value]
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:  # noqa: BLE001, PERF203
             seen.append(("raised", type(error).__name__, str(error).replace("asend():", "").replace("anext():", "")))
     for _ in range(3 * len(plan) + 3):
         with contextlib.suppress(BaseException):
@@ -172,7 +176,8 @@ async def _async_drive(make: Callable[..., AsyncGenerator[Any, Any]], plan: list
             st.just(("next", None)),
             st.tuples(st.just("send"), st.integers(0, 9)),
             st.builds(
-                lambda kind: ("throw", kind), st.sampled_from([ValueError("v"), _Odd("odd"), GeneratorExit(), StopAsyncIteration()])
+                lambda kind: ("throw", kind),
+                st.sampled_from([ValueError("v"), _OddError("odd"), GeneratorExit(), StopAsyncIteration()]),
             ),
             st.just(("close", None)),
         ),
@@ -230,8 +235,8 @@ def test_an_exception_that_was_thrown_in_is_let_go_at_once() -> None:
     def throw() -> weakref.ref[BaseException]:
         given = generator()
         next(given)
-        error = _Odd("odd")
-        with contextlib.suppress(_Odd):
+        error = _OddError("odd")
+        with contextlib.suppress(_OddError):
             given.throw(error)  # type: ignore[attr-defined]
         reference = weakref.ref(error)
         del error  # else this frame, which the traceback refers to, would refer back
@@ -246,7 +251,7 @@ def test_an_exception_that_was_thrown_in_is_let_go_at_once() -> None:
         gc.enable()
 
 
-# --- who pays, and whose child a span is ------------------------------------------------------------------------------------------
+# --- who pays, and whose child a span is -------------------------------------------------------------------------------------
 
 
 def test_the_consumer_is_not_charged_to_the_generator_and_is_no_child_of_it() -> None:
@@ -361,7 +366,7 @@ def test_count_is_asked_for_each_item() -> None:
     assert measurements[0].units == 8
 
 
-# --- given up, and passed around --------------------------------------------------------------------------------------------------
+# --- given up, and passed around ---------------------------------------------------------------------------------------------
 
 
 def test_a_generator_that_was_never_started_is_nothing() -> None:

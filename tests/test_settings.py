@@ -138,7 +138,7 @@ def test_an_argument_switches_on_what_the_environment_switched_off() -> None:
     assert not Settings.load(environ, disabled=False).disabled
 
 
-# --- configure ----------------------------------------------------------------------------------------------------------------
+# --- configure ---------------------------------------------------------------------------------------------------------------
 
 
 def test_the_same_configuration_twice_changes_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -194,7 +194,7 @@ def test_configure_after_shutdown_measures_again() -> None:
 def test_a_bad_variable_is_told_at_first_use(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("IMPACTSDK_PUE", "0.5")
     called = []
-    with pytest.raises(ConfigurationError, match="IMPACTSDK_PUE='0.5': expected a number >= 1"):
+    with pytest.raises(ConfigurationError, match=r"IMPACTSDK_PUE='0\.5': expected a number >= 1"):
         measured("x")(lambda: called.append(1))()
     patch.setenv("IMPACTSDK_PUE", "1.5")
     patch.setenv("IMPACTSDK_SOURCES", "none")
@@ -203,7 +203,7 @@ def test_a_bad_variable_is_told_at_first_use(patch: pytest.MonkeyPatch) -> None:
     assert called == [1]
 
 
-# --- variables, in a process of their own ----------------------------------------------------------------------------------------
+# --- variables, in a process of their own ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variable", [{"IMPACTSDK_DISABLED": "1"}, {"OTEL_SDK_DISABLED": "true"}])
@@ -248,7 +248,7 @@ def test_no_source_at_all_measures_time_and_says_that_energy_is_unknown(tmp_path
 
 
 def test_a_source_is_found_by_its_name(tmp_path: Path) -> None:
-    output, errors = script(
+    output, _ = script(
         """
 import time
 from impactsdk import measured

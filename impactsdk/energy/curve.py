@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from impactsdk.model import Channel
 
@@ -174,10 +174,18 @@ class Curve:
         self._seen_ns = self._read_ns = before_ns
         self._failing = False
 
-    def divide(self, share: float) -> None:
-        """Say what part of the last knot's interval this process owes, 0 to 1."""
+    def window_ns(self) -> tuple[int, int]:
+        """The time within which the energy of the last knot's interval was certainly used, as far as it is known."""
+        knot = self.knots[-1]
+        before = next((before for before in reversed(self.knots[:-1]) if before.real), knot)
+        return max(before.lo_ns, self.knots[0].at_ns) if before.lo_ns > _NEVER_NS else before.at_ns, knot.hi_ns
+
+    def divide(self, share: float, most: float | None = None) -> None:
+        """Say what part of the last knot's interval this process owes, 0 to 1, and what it may owe at the most."""
         knot, before = self.knots[-1], self.knots[-2] if len(self.knots) > 1 else None
         knot.share = share
+        if most is not None and share > 0:
+            knot.high_gain *= most / share
         if before is not None:
             knot.own_j = before.own_j + share * (knot.energy_j - self._previous_j - knot.late_j)
 
@@ -229,6 +237,15 @@ class Curve:
     def tick_ns(self) -> float | None:
         """How often the counter is refreshed: declared by the source, else observed; ``None`` while unknown."""
         return self._tick_ns
+
+    def expects_ns(self, now_ns: int) -> int:
+        """Before when a reading would show nothing new: an eighth of a tick before the next one, as far as that is known."""
+        last = self._last_real
+        if last is None or self._declared_ns is not None or self._tick_ns is None or not self._in_phase or self._failing:
+            return now_ns
+        if self._changes_in_a_row >= _FAST_RUN or now_ns - last.at_ns > 0.7 * self._tick_ns:
+            return now_ns
+        return round(last.at_ns + 0.875 * self._tick_ns)
 
     @property
     def power_w(self) -> float | None:
@@ -307,3 +324,10 @@ class Curve:
         while unneeded + 4 < len(self.knots) and self.knots[unneeded + 3].at_ns < before_ns:
             unneeded += 1
         del self.knots[:unneeded]
+
+
+def median(values: Sequence[int]) -> float:
+    """The middle value. Not the library's, whose import would take longer than that of this package."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle]) if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

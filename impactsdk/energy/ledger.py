@@ -14,172 +14,10 @@ from __future__ import annotations
 
 import math
 
+from impactsdk.energy.entry import Entry, Tally, drifted_j
 from impactsdk.energy.segment import Segment
 
-__all__ = ["Entry", "Ledger", "Tally"]
-
-
-class Tally:
-    """What the finished regions of one name owe together."""
-
-    __slots__ = ("count", "credits", "duration_ns", "failed", "name", "tau", "touched", "unit", "units")
-
-    def __init__(self, name: str, unit: str | None) -> None:
-        self.name, self.unit = name, unit
-        self.count = self.duration_ns = 0
-        self.units: float | None = None
-        self.tau = 0.0
-        self.credits: list[float] | None = None
-        self.touched = False
-
-
-class Entry:
-    """One region as the ledger sees it. The caller's thread only sets ``parent`` and ``tally``."""
-
-    __slots__ = (
-        "active",
-        "broken",
-        "child_error_j",
-        "child_tau",
-        "children",
-        "concurrent",
-        "credits",
-        "end_drift",
-        "end_ns",
-        "end_segment",
-        "end_weight",
-        "error_j",
-        "generator",
-        "inclusive",
-        "kin",
-        "occludes",
-        "on_drift",
-        "on_segment",
-        "on_tau",
-        "open",
-        "parent",
-        "start_drift",
-        "start_ns",
-        "start_segment",
-        "start_weight",
-        "suspended",
-        "tally",
-        "tau",
-        "touched",
-    )
-
-    parent: Entry | None
-    """The region that this one is part of; fixed for good."""
-    occludes: Entry | None
-    """The region that this one hides while it runs; differs from the parent for a generator with another consumer."""
-    tally: Tally
-    start_ns: int
-    end_ns: int
-    open: bool
-    active: bool
-    """Innermost at this moment, hence one of the W."""
-    suspended: bool
-    children: int
-    """How many regions hide this one now."""
-    kin: int
-    """How many regions have this one as their parent and are open."""
-    concurrent: bool
-    """Some of its subtree ran beside some other of it or outlived it, or none of it ran for a time: F(end) - F(start) is then
-    not its energy, nor that of the region that it is part of."""
-    broken: bool
-    """It was open while a generator was suspended inside which it is: F(end) - F(start) is then not its energy."""
-    generator: bool
-    """It is that generator's own region: what it is part of may well be whole."""
-    credits: list[float] | None
-    inclusive: list[float] | None
-    tau: float
-    child_tau: float
-    """Virtual time in the current segment, not yet turned into joules: own, and of finished children."""
-    touched: bool
-    error_j: float
-    child_error_j: float
-    on_segment: Segment
-    on_tau: float
-    on_drift: tuple[int, float]
-    start_segment: Segment
-    start_weight: int
-    start_drift: tuple[int, float]
-    end_segment: Segment
-    end_weight: int
-    end_drift: tuple[int, float]
-
-    def self_j(self) -> list[float]:
-        """Own energy by channel, then the models' slack down and up. For a finished region."""
-        tau = self.tau
-        rated = [rate * tau for rate in self.end_segment.rates]
-        return rated if self.credits is None else [a + b for a, b in zip(self.credits, rated, strict=True)]
-
-    def inclusive_j(self) -> list[float]:
-        """The same with the finished descendants."""
-        tau = self.tau + self.child_tau
-        total = [rate * tau for rate in self.end_segment.rates]
-        for part in (self.credits, self.inclusive):
-            if part is not None:
-                total = [a + b for a, b in zip(total, part, strict=True)]
-        return total
-
-    def interval_j(self, *, missed_ns: int = 0, surplus_ns: int = 0) -> tuple[float, float]:
-        """The interval that holds the true inclusive energy; the upper end is infinite if nothing bounds it.
-
-        Args:
-            missed_ns: How much longer the region was open than the ledger knows.
-            surplus_ns: How much longer the ledger took it for open than it was.
-        """
-        inclusive = self.inclusive_j()
-        slack_low_j, slack_high_j = inclusive[-2], inclusive[-1]
-        energy_j = math.fsum(inclusive[:-2])
-        lost_j, early_j = self._unseen_j(missed_ns)
-        if self.concurrent or self.broken:
-            error_j = self.error_j + self.child_error_j
-            low_j, high_j = energy_j - error_j, energy_j + error_j
-        else:
-            start_low_j, start_high_j = self.start_segment.error_at_j(self.start_ns, ending=False)
-            end_low_j, end_high_j = self.end_segment.error_at_j(self.end_ns, ending=True)
-            drift_j = _drifted_j(self.start_drift, self.end_drift)
-            low_j = energy_j + end_low_j / self.end_weight - start_high_j / self.start_weight - drift_j
-            high_j = energy_j + end_high_j / self.end_weight - start_low_j / self.start_weight + drift_j
-        low_j -= slack_low_j + early_j
-        if surplus_ns > 0:
-            low_j -= self.end_segment.max_w * surplus_ns * 1e-9
-        most_j = self._most_j(missed_ns)
-        return max(0.0, min(low_j, energy_j)), max(min(high_j + slack_high_j + lost_j, most_j), energy_j)
-
-    def self_interval_j(self, low_j: float, high_j: float, *, missed_ns: int = 0, surplus_ns: int = 0) -> tuple[float, float]:
-        """The interval that holds the true own energy, given that of the inclusive one."""
-        if self.inclusive is None and self.child_tau == 0.0:
-            return low_j, high_j
-        own = self.self_j()
-        energy_j = math.fsum(own[:-2])
-        lost_j, early_j = self._unseen_j(missed_ns)
-        surplus_j = self.end_segment.max_w * surplus_ns * 1e-9 if surplus_ns > 0 else 0.0
-        own_low_j = max(0.0, min(energy_j - self.error_j - own[-2] - early_j - surplus_j, energy_j))
-        return own_low_j, max(energy_j, min(high_j, energy_j + self.error_j + own[-1] + lost_j))
-
-    def _unseen_j(self, missed_ns: int) -> tuple[float, float]:
-        """What may have been used without being counted, and counted without having been used, while the region was open."""
-        unbounded_ns, lost_j, early_j = (
-            end - start
-            for end, start in zip(
-                self.end_segment.lost_until(self.end_ns), self.start_segment.lost_until(self.start_ns), strict=True
-            )
-        )
-        if missed_ns > 0:
-            lost_j += self.end_segment.max_w * missed_ns * 1e-9
-        return math.inf if unbounded_ns > 0 else max(0.0, lost_j), max(0.0, early_j)
-
-    def _most_j(self, missed_ns: int) -> float:
-        """What all devices can have used while the region was open."""
-        open_ns = self.end_ns - self.start_ns + missed_ns
-        return self.end_segment.max_w * open_ns * 1e-9 if open_ns > 0 else 0.0
-
-    def failed_ns(self) -> float:
-        """How long the devices did not answer while the region was open, as a mean over the channels."""
-        return self.end_segment.failed_ns(self.end_ns) - self.start_segment.failed_ns(self.start_ns)
+__all__ = ["Ledger"]
 
 
 class Ledger:
@@ -362,7 +200,7 @@ class Ledger:
         entry.error_j += self._segment.error_j / self.weight
 
     def _deactivate(self, entry: Entry) -> None:
-        entry.error_j += self._segment.error_j / self.weight + _drifted_j(entry.on_drift, self._drift)
+        entry.error_j += self._segment.error_j / self.weight + drifted_j(entry.on_drift, self._drift)
         self.weight -= 1
         entry.active = False
         begun = entry.on_segment
@@ -385,10 +223,6 @@ class Ledger:
         if not item.touched:
             item.touched = True
             self._touched.append(item)
-
-
-def _drifted_j(since: tuple[int, float], until: tuple[int, float]) -> float:
-    return until[1] - since[1] if since[0] == until[0] else math.inf
 
 
 def _added(total: list[float] | None, rates: list[float], factor: float) -> list[float]:

@@ -179,20 +179,25 @@ class Registry:
         self._dead = {key: at_ns for key, at_ns in self._dead.items() if key in peers}
         return peers
 
-    def board_share(self, board: str, start_ns: int, end_ns: int) -> float:
-        """This process's part of a board between two instants: one over the number of processes that count it."""
+    def board_share(self, board: str, start_ns: int, end_ns: int) -> tuple[float, float]:
+        """This process's part of a board between two instants: one over the number of processes that count it.
+
+        The least and the most of it, where that number changed in between. When in that time the energy was used is not
+        known, and each process has other instants of reading: only if each takes its least is nothing counted twice.
+        """
         me = self.me
         if me is None or end_ns <= start_ns:
-            return 1.0
-        spans = [span for peer in self.peers().values() if board in peer.boards and (span := peer.counts_at(start_ns, end_ns))]
+            return 1.0, 1.0
         mine = me.counts_at(start_ns, end_ns)
         if mine is None:
-            return 0.0
-        cuts = sorted({mine[0], mine[1]} | {cut for span in spans for cut in span if mine[0] < cut < mine[1]})
-        share_ns = 0.0
-        for left_ns, right_ns in itertools.pairwise(cuts):
-            share_ns += (right_ns - left_ns) / max(1, sum(span[0] <= left_ns and span[1] >= right_ns for span in spans))
-        return share_ns / (end_ns - start_ns)
+            return 0.0, 0.0
+        spans = [span for peer in self.peers().values() if board in peer.boards and (span := peer.counts_at(*mine))]
+        cuts = sorted({cut for span in [mine, *spans] for cut in span})
+        sharers = [
+            max(1, sum(span[0] <= left_ns and span[1] >= right_ns for span in spans))
+            for left_ns, right_ns in itertools.pairwise(cuts)
+        ]
+        return 1 / max(sharers), 1 / min(sharers)
 
 
 def _usable(record: dict[str, Any]) -> bool:

@@ -21,7 +21,11 @@ from impactsdk.protocols import Clock, EnergySource
 
 __all__ = ["Probe", "Sampler"]
 
-_IDLE_S = 5.0
+_IDLE_S = 10.0
+_TOGETHER_NS = 3_000_000
+"""What is due so soon is read in the same round: a wake costs more than a reading."""
+_SETTLE_NS = 90_000_000
+"""Without a new knot there is little to settle; it is looked at this often all the same."""
 _LINGER_NS = 1_000_000_000
 _HANG_NS = 2_000_000_000
 _BACKLOG = 2_000
@@ -118,7 +122,11 @@ class Probe:
         self._failures = self._failures + 1 if problem and len(silent) == len(self.curves) else 0
         if problem:
             self._warn(f"read:{self.name}", f"{self.name}: {problem}; spans over the gap are marked partial")
-        self.due_ns = self.clock.now_ns() + round(self.period_s * 1e9)
+        done_ns = now_ns()
+        self.due_ns = done_ns + round(self.period_s * 1e9)
+        if not self._failures:
+            expected_ns = min((curve.expects_ns(done_ns) for curve in self.curves.values()), default=0)
+            self.due_ns = max(self.due_ns, min(expected_ns, done_ns + round(self._interval_s * 1e9)))
         if self.dead:
             self.close()
 
@@ -200,6 +208,7 @@ class Sampler:
         self._calling: tuple[Probe | None, int] | None = None
         self._busy_ns = clock.now_ns()
         self._stopping = False
+        self._knots = 0
         self._deadline_ns = 0
         self._urgent = False
 
@@ -287,13 +296,14 @@ class Sampler:
             if self.superseded():
                 return
         cpu_before_s = time.thread_time()
-        first = True
+        first, waiting, settled_ns = True, 0, 0
         while True:
             stopping = self._stopping
             urgent, self._urgent = self._urgent, False
             self._guard(self._before_round)
+            self._knots = 0
             for probe in self.probes:
-                now_ns = self.clock.now_ns()
+                now_ns = self.clock.now_ns() + _TOGETHER_NS
                 if (
                     probe.dead
                     or probe.hung
@@ -302,7 +312,7 @@ class Sampler:
                     continue
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
-                probe.poll(self._took, lambda: not self.superseded())
+                probe.poll(self._note, lambda: not self.superseded())
                 if self.superseded():
                     probe.hung = False
                     if self.ended.is_set():
@@ -310,7 +320,9 @@ class Sampler:
                     return
                 self.calling(None)
                 self._sleeping(False)
-            waiting = self._guard(self._settle) or 0
+            if self._knots or first or stopping or urgent or waiting or self.clock.now_ns() - settled_ns > _SETTLE_NS:
+                waiting = self._guard(self._settle) or 0
+                settled_ns = self.clock.now_ns()
             if first:
                 self.ready.set()
                 first = False
@@ -323,6 +335,10 @@ class Sampler:
         self._guard(self._end)
         self.cpu_s += time.thread_time() - cpu_before_s
         self.ended.set()
+
+    def _note(self, curve: Curve, knot: Knot | None) -> None:
+        self._knots += knot is not None
+        self._took(curve, knot)
 
     def _guard(self, step: Callable[[], _T]) -> _T | None:
         """A mistake of ours must not end the thread: whoever waits for a result would wait in vain."""

@@ -145,7 +145,7 @@ def test_a_directory_that_cannot_be_made_is_told_once_and_totals_are_kept(tmp_pa
 
 
 def test_a_full_disk_is_told_once_and_the_lines_that_fit_stay_readable(tmp_path: Path) -> None:
-    output, errors = script(
+    output, _ = script(
         """
         import resource, signal, sys, warnings
         from impactsdk import Meter, Settings

@@ -169,7 +169,10 @@ def test_head_sampling_changes_no_metric(collector: Collector) -> None:
         _work(meter, clock)
         shares = collector.values("impact.energy", "impact.operation", "hw.type", "impact.state")
         assert shares["outer", "gpu", "attributed"] == pytest.approx(100.0)
-        assert {point.attributes["impact.operation"] for point in collector.points("impact.operation.energy")} == {"outer", "inner"}
+        assert {point.attributes["impact.operation"] for point in collector.points("impact.operation.energy")} == {
+            "outer",
+            "inner",
+        }
     provider.shutdown()
 
 

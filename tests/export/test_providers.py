@@ -121,7 +121,7 @@ print([p.value for r in (data.resource_metrics if data else ()) for s in r.scope
 
 
 def test_otlp_without_its_exporter_warns_once_and_writes_a_journal(tmp_path: Path) -> None:
-    output, errors = script(
+    _, errors = script(
         """
 import sys
 sys.modules["opentelemetry.exporter"] = None  # not installed

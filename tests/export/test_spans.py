@@ -114,7 +114,9 @@ def test_what_is_unknown_is_left_out_of_a_span() -> None:
         found = attributes(here.spans["x"])
         assert found["impact.quality"] == "absent"
         assert found["impact.coverage"] == 0.0
-        assert not [name for name in found if name.startswith(("impact.energy", "impact.power", "impact.nature", "impact.method"))]
+        assert not [
+            name for name in found if name.startswith(("impact.energy", "impact.power", "impact.nature", "impact.method"))
+        ]
 
 
 def test_self_energies_of_all_spans_add_up_to_what_was_attributed() -> None:

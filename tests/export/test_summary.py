@@ -34,7 +34,9 @@ def _summary(capsys: pytest.CaptureFixture[str], work: object, **settings: objec
     chosen: dict[str, object] = {"export": "summary", **settings}
     sources = settings.pop("sources", None)
     meter = Meter(
-        Settings.load({}, **chosen), sources=[SimulatedSource(100.0)] if sources is None else sources, clock=clock  # type: ignore[arg-type]
+        Settings.load({}, **chosen),
+        sources=[SimulatedSource(100.0)] if sources is None else sources,
+        clock=clock,  # type: ignore[arg-type]
     )
     work(meter, clock)  # type: ignore[operator]
     clock.advance(1.0)

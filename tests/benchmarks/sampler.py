@@ -1,0 +1,49 @@
+"""The one background thread: its share of a core while regions are open, while none is, and before the first."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+from impactsdk import Meter
+
+from .bench_meter import open_meter, sampler_cpu_s
+from .table import Table, verdict
+
+OPEN_LIMIT, IDLE_LIMIT = 0.5, 0.05
+
+
+def _percent(meter: Meter, wait_s: float) -> tuple[float, float]:
+    """CPU of the sampler as it says itself, and of the whole process, which only sleeps here; percent of one core."""
+    sampler_s, process_s, wall_s = sampler_cpu_s(meter), time.process_time(), time.perf_counter()
+    time.sleep(wait_s)
+    elapsed_s = time.perf_counter() - wall_s
+    process_s = time.process_time() - process_s
+    return 100 * (sampler_cpu_s(meter) - sampler_s) / elapsed_s, 100 * process_s / elapsed_s
+
+
+def _threads() -> int:
+    return sum(thread.name.startswith("impactsdk") for thread in threading.enumerate())
+
+
+def run(*, quick: bool = False) -> Iterator[Table]:
+    """One table."""
+    open_s, idle_s = (0.2, 0.2) if quick else (12.0, 20.4)
+    table = Table(
+        "The sampler with two sources (a board that ticks at 100 ms, the CPU model)",
+        ["when", "value", "of the whole process", "limit", ""],
+    )
+    with open_meter() as meter:
+        before = _threads()
+        table.add("threads before the first region", str(before), str(threading.active_count()), "0", verdict(before, 0))
+        with meter.measured("first", span=False):
+            time.sleep(0.05 if quick else 2.0)  # until the tick is known
+        with meter.measured("open", span=False):
+            own, process = _percent(meter, open_s)
+        table.add("% of a core, a region open", f"{own:.3f}", f"{process:.3f}", f"<= {OPEN_LIMIT:g}", verdict(own, OPEN_LIMIT))
+        time.sleep(0.05 if quick else 1.5)  # the sampler lingers for a second
+        own, process = _percent(meter, idle_s)
+        table.add("% of a core, none open", f"{own:.3f}", f"{process:.3f}", f"<= {IDLE_LIMIT:g}", verdict(own, IDLE_LIMIT))
+    table.add("threads after close", str(_threads()), str(threading.active_count()), "0", verdict(_threads(), 0))
+    yield table

@@ -1,0 +1,126 @@
+"""What a person gets wrong is refused at once, in words that say what was expected; nothing else is."""
+
+from __future__ import annotations
+
+import enum
+import math
+from typing import Any
+
+import pytest
+
+import impactsdk
+from impactsdk import ConfigurationError, measured
+from impactsdk.testing import SimulatedSource, capture
+from tests.kit import attributes, bench
+
+
+@pytest.mark.parametrize("name", ["", " ", "\n", "a\nb", "a\0b", "\ud800", "x" * 257, 3, b"x", 1.5, ["x"], ("x",), {"x": 1}])
+def test_a_name_that_cannot_be_used_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="name") as caught:
+        measured(name)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("name", ["a", "x" * 256, "épochs/τ", "训练", "a.b-c d", "%s {x}", "(other names)"])
+def test_any_printable_name_is_kept_as_it_is(name: str) -> None:
+    with bench() as here:
+        with here.measured(name):
+            pass
+        assert name in here.totals().operations
+        assert name in here.spans
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"unit": ""}, "unit=''"),
+        ({"unit": 3}, "unit=3"),
+        ({"count": "len"}, "count='len'"),
+        ({"span": 1}, "span=1"),
+        ({"span": None}, "span=None"),
+        ({"attributes": [("a", 1)]}, "must be a mapping"),
+        ({"attributes": {1: "a"}}, "not 1"),
+        ({"attributes": {"": "a"}}, "not empty"),
+        ({"attributes": {"a": None}}, "'a' must be text"),
+        ({"attributes": {"a": object()}}, "'a' must be text"),
+        ({"attributes": {"a": {"b": 1}}}, "'a' must be text"),
+        ({"attributes": {"a": [1, None]}}, "'a' must be text"),
+        ({"attributes": {"a": b"x"}}, "'a' must be text"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        measured("x", **arguments)
+    with capture() as measurements:  # and it is not remembered
+        with measured("x"):
+            pass
+        assert len(measurements) == 1
+
+
+def test_unknown_arguments_are_refused() -> None:
+    with pytest.raises(TypeError):
+        measured("x", units="sentence")  # type: ignore[call-overload]
+    with pytest.raises(TypeError):
+        measured("x", "sentence")  # type: ignore[call-overload]
+
+
+class Phase(str, enum.Enum):
+    TRAIN = "train"
+
+
+def test_attributes_of_every_usable_kind_arrive() -> None:
+    given: dict[str, Any] = {
+        "text": "a",
+        "flag": True,
+        "integer": 3,
+        "number": 0.5,
+        "list": [1, 2],
+        "tuple": ("a", "b"),
+        "phase": Phase.TRAIN,
+        "nan": math.nan,
+    }
+    with bench() as here:
+        with here.measured("x", attributes=given):
+            pass
+        found = attributes(here.spans["x"])
+        assert found["list"] == (1, 2)
+        assert found["phase"] == "train"
+        assert {"text": "a", "flag": True, "integer": 3, "number": 0.5}.items() <= found.items()
+
+
+def test_attributes_are_taken_as_they_were() -> None:
+    given = {"epoch": 1}
+    with bench() as here:
+        block = here.measured("x", attributes=given)
+        given["epoch"] = 2
+        with block:
+            pass
+        assert attributes(here.spans["x"])["epoch"] == 1
+
+
+def test_what_is_passed_to_a_function_is_not_recorded() -> None:
+    secret = "hunter2"
+    with bench() as here:
+        here.measured("x")(lambda password: password)(secret)
+        assert secret not in str(here.spans["x"].to_json())
+
+
+def test_a_mistake_in_a_call_is_pythons_own() -> None:
+    @measured
+    def function(number: int) -> int:
+        return number
+
+    with capture() as measurements:
+        with pytest.raises(TypeError, match="positional argument"):
+            function()  # type: ignore[call-arg]
+        assert impactsdk.current() is None
+        assert len(measurements) == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"power_w": math.nan}, {"power_w": math.inf}, {"power_w": 1.0, "tick_s": -1}, {"power_w": 1.0, "tick_s": math.nan}],
+)
+def test_a_simulated_source_refuses_nonsense(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="expected"):
+        SimulatedSource(**arguments)

@@ -1,0 +1,162 @@
+"""impactsdk.testing: what users test their own measured code with."""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import pytest
+
+import impactsdk
+from impactsdk import measured
+from impactsdk.testing import FakeClock, SimulatedSource, capture, wait_until
+from tests.kit import bench
+
+
+@measured("work")
+def work() -> int:
+    return 3
+
+
+def test_decorated_code_is_captured_and_nothing_is_left() -> None:
+    before = impactsdk.meter.default_meter().session
+    with capture(power_w=50.0) as measurements:
+        assert work() == 3
+        assert len(measurements) == 1
+        assert measurements[0].name == "work"
+    assert impactsdk.meter.default_meter().session is before
+    assert len(measurements) == 1
+
+
+def test_the_energy_is_that_of_the_simulated_device() -> None:
+    clock = FakeClock()
+    with capture(lambda second: 10.0 * second, clock=clock) as measurements:
+        with measured("x"):
+            clock.advance(2.0)
+        clock.advance(0.2)
+        assert measurements[0].energy_j == pytest.approx(20.0)
+
+
+def test_captures_may_be_nested_and_each_sees_its_own() -> None:
+    with capture() as outer:
+        work()
+        with capture() as inner:
+            work()
+            work()
+        work()
+    assert (len(outer), len(inner)) == (2, 2)
+
+
+def test_a_capture_sees_the_regions_of_other_threads_but_not_those_begun_before_it() -> None:
+    with bench():
+        with capture() as outer:
+            started, go_on = threading.Event(), threading.Event()
+
+            def before() -> None:
+                with measured("begun before"):
+                    started.set()
+                    go_on.wait()
+
+            thread = threading.Thread(target=before)
+            thread.start()
+            started.wait()
+            with capture() as inner:
+                other = threading.Thread(target=work)
+                other.start()
+                other.join()
+                go_on.set()
+                thread.join()
+            assert [measurement.name for measurement in inner] == ["work"]
+        assert [measurement.name for measurement in outer] == ["begun before"]
+
+
+def test_a_capture_is_undone_when_the_test_fails() -> None:
+    default = impactsdk.meter.default_meter()
+    before = default.session
+    with pytest.raises(ZeroDivisionError), capture():
+        work()
+        raise ZeroDivisionError
+    assert default.session is before
+    assert not default.listeners
+
+
+def test_a_capture_works_where_the_environment_switches_everything_off() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_SDK_DISABLED", "true")
+        patch.setenv("IMPACTSDK_DISABLED", "1")
+        with capture() as measurements:
+            work()
+        assert len(measurements) == 1
+
+
+def test_captured_measurements_are_a_sequence() -> None:
+    with capture() as measurements:
+        for _ in range(3):
+            work()
+        with measured("other"):
+            pass
+        assert [measurement.name for measurement in measurements] == ["work"] * 3 + ["other"]
+        assert len(measurements.named("work")) == 3
+        assert measurements[-1].name == "other"
+        assert len(measurements[1:3]) == 2
+        with pytest.raises(IndexError):
+            measurements[4]
+
+
+def test_another_meter_can_be_listened_to() -> None:
+    with bench() as here:
+        with capture(meter=here.meter) as measurements, here.measured("x"):
+            pass
+        assert [measurement.name for measurement in measurements] == ["x"]
+        with here.measured("y"):
+            pass
+        here.meter.flush()
+        assert len(measurements) == 1
+        assert not here.meter.listeners
+
+
+def test_shutting_down_inside_a_capture_is_undone_with_it() -> None:
+    with capture():
+        work()
+        impactsdk.shutdown()
+        assert work() == 3
+    with capture() as measurements:
+        work()
+    assert len(measurements) == 1
+
+
+def test_a_fake_clock_moves_only_when_told() -> None:
+    clock = FakeClock(5.0, unix_s=100.0)
+    assert clock.now_ns() == 5_000_000_000
+    assert clock.unix_ns() == 100_000_000_000
+    clock.advance(1.5)
+    assert clock.now_ns() == 6_500_000_000
+    assert clock.unix_ns() == 101_500_000_000
+
+
+def test_the_truth_of_a_simulated_source_is_known() -> None:
+    clock = FakeClock()
+    source = SimulatedSource(lambda second: 100.0 * math.sin(second) ** 2)
+    source.open(clock)
+    start_ns = clock.now_ns()
+    clock.advance(math.pi)
+    truth = 100.0 * math.pi / 2
+    assert source.true_energy_j(start_ns, clock.now_ns()) == pytest.approx(truth, rel=1e-4)
+    (reading,) = source.read()
+    assert reading.energy_j == pytest.approx(truth, rel=1e-4)
+
+
+def test_a_simulated_counter_moves_in_ticks() -> None:
+    clock = FakeClock()
+    source = SimulatedSource(100.0, tick_s=0.1, phase_s=0.03)
+    source.open(clock)
+    shown = []
+    for _ in range(6):
+        clock.advance(0.05)
+        shown.extend(reading.energy_j for reading in source.read())
+    assert shown == pytest.approx([3.0, 3.0, 13.0, 13.0, 23.0, 23.0])
+
+
+def test_waiting_ends_when_it_should() -> None:
+    assert wait_until(lambda: True)
+    assert not wait_until(lambda: False, timeout_s=0.01)

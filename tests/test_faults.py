@@ -1,0 +1,224 @@
+"""What fails costs one warning and a truthful quality; the measured code returns what it returns."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from opentelemetry.trace import NoOpTracerProvider, Tracer
+
+from impactsdk import Channel, DegradedWarning, Measurement, Meter, Reading, Settings, SourceFailedError, SourceUnavailableError
+from impactsdk.protocols import Clock, EnergySource
+from impactsdk.testing import FakeClock, SimulatedSource
+from tests.kit import bench, conserved
+
+
+def _fail(error: BaseException, *, on: Callable[[int], bool]) -> Callable[[int], None]:
+    def fail(number: int) -> None:
+        if on(number):
+            raise error
+
+    return fail
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), ValueError("bad"), KeyError("x"), ZeroDivisionError()], ids=repr)
+def test_a_source_that_fails_for_a_while_leaves_a_gap_that_is_told(error: Exception) -> None:
+    clock = FakeClock()
+    begun = clock.now_ns()
+
+    def fail(_: int) -> None:
+        if 1.0 < (clock.now_ns() - begun) / 1e9 < 1.5:
+            raise error
+
+    with bench(sources=[SimulatedSource(100.0, fail=fail)], clock=clock) as here:
+        with pytest.warns(DegradedWarning, match="simulated:sim:0") as caught:
+            with here.measured("before"):
+                clock.advance(0.8)
+            clock.advance(0.15)
+            with here.measured("over the gap") as over:
+                clock.advance(1.0)
+            clock.advance(1.0)
+            with here.measured("after") as after:
+                clock.advance(1.0)
+            clock.advance(0.5)
+            here.meter.flush()
+        assert len(caught) == 1
+        assert over.result().quality == "partial"
+        assert over.result().coverage < 1.0
+        assert after.result().quality == "measured"
+        assert after.result().energy_j == pytest.approx(100.0)
+        conserved(here.totals())
+
+
+def test_a_source_that_gives_up_ends_and_the_others_go_on() -> None:
+    clock = FakeClock()
+    failing = SimulatedSource(50.0, id="sim:1", fail=_fail(SourceFailedError("the board fell off"), on=lambda n: n > 3))
+    with bench(sources=[SimulatedSource(100.0), failing], clock=clock) as here:
+        with pytest.warns(DegradedWarning, match="the board fell off") as caught:
+            with here.measured("x"):
+                clock.advance(2.0)
+            clock.advance(2.5)
+            with here.measured("later") as later:
+                clock.advance(1.0)
+            clock.advance(1.0)
+            here.meter.flush()
+        assert len(caught) == 1
+        assert failing.closed
+        result = later.result()
+        assert result.energy_j == pytest.approx(100.0)
+        assert result.quality == "partial"
+        conserved(here.totals())
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        SimulatedSource(1.0, fail_open=SourceUnavailableError("not for you")),
+        SimulatedSource(1.0, fail_open=RuntimeError("boom")),
+    ],
+    ids=["unavailable", "a mistake of the source"],
+)
+def test_a_source_that_does_not_open_is_told_and_measuring_goes_on(source: EnergySource) -> None:
+    with bench(sources=[source, SimulatedSource(100.0, id="sim:1")]) as here:
+        with pytest.warns(DegradedWarning, match="not for you|boom") as caught, here.measured("x") as region:
+            pass
+        assert len(caught) == 1
+        assert region.result().energy_j is not None
+
+
+class Odd:
+    """A source that answers what no source should."""
+
+    name = "odd"
+
+    def __init__(self, channels: Any, readings: Callable[[], Any]) -> None:
+        self._channels, self._readings = channels, readings
+
+    def open(self, clock: Clock) -> Any:
+        return self._channels
+
+    def read(self) -> Any:
+        return self._readings()
+
+    def close(self) -> None:
+        raise RuntimeError("cannot even be closed")
+
+
+ONE = [Channel(id="odd:0", type="gpu", method="odd", tick_s=0.0)]
+
+
+@pytest.mark.parametrize(
+    ("channels", "readings"),
+    [
+        (None, list),
+        ("channels", list),
+        ([3], list),
+        (ONE, lambda: None),
+        (ONE, lambda: [None]),
+        (ONE, lambda: ["reading"]),
+        (ONE, lambda: [Reading("another", 1.0)]),
+        (ONE, lambda: [Reading("odd:0", None)]),
+        (ONE, lambda: [Reading("odd:0", "text")]),  # type: ignore[arg-type]
+        (ONE, lambda: [Reading("odd:0", float("nan"))]),
+        (ONE, lambda: [Reading("odd:0", -1.0)]),
+        (ONE, list),
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore::impactsdk.DegradedWarning")
+def test_nonsense_from_a_source_makes_no_number(channels: Any, readings: Callable[[], Any]) -> None:
+    with bench(sources=[Odd(channels, readings)]) as here:  # type: ignore[list-item]
+        with here.measured("x") as region:
+            time.sleep(0.01)
+        totals = here.totals()
+        assert totals.operations["x"].count == 1
+        assert totals.operations["x"].energy_j in (None, 0.0)
+        result = region.result()
+        assert result.energy_j is None
+        assert result.quality == "absent"
+
+
+def test_warnings_as_errors_do_not_reach_the_measured_code() -> None:
+    with bench(sources=[SimulatedSource(1.0, fail_open=RuntimeError("boom"))]) as here, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        function = here.measured("x", unit="item", count=lambda _: 1 / 0)(lambda: 5)
+        assert [function(), function()] == [5, 5]
+        assert here.totals().operations["x"].count == 2
+
+
+def test_a_way_of_showing_warnings_that_fails_does_not_reach_it_either() -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise OSError("standard error is closed")
+
+    with bench() as here, warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.showwarning = failing
+        assert here.measured("x", unit="item", count=lambda _: 1 / 0)(lambda: 5)() == 5
+
+
+def test_a_listener_that_fails_is_told_once() -> None:
+    def failing(_: Measurement) -> None:
+        raise RuntimeError("no")
+
+    with bench() as here:
+        here.meter.listeners.append(failing)
+        with pytest.warns(DegradedWarning, match="could not be handed on") as caught:
+            for _ in range(3):
+                with here.measured("x"):
+                    pass
+            assert here.totals().operations["x"].count == 3
+        assert len(caught) == 1
+
+
+def test_a_source_that_hangs_is_left_behind_and_the_caller_is_not_held_up() -> None:
+    import threading
+
+    release = threading.Event()
+
+    class Hanging(SimulatedSource):
+        def read(self) -> Iterator[Reading]:
+            if self.reads > 2:
+                self.reads += 1
+                release.wait(20)
+            return super().read()
+
+    meter = Meter(
+        Settings.load({}, export="none", interval_s=0.02),
+        sources=[SimulatedSource(100.0), Hanging(10.0, id="sim:hangs")],
+    )
+    function = meter.measured("x")(lambda: None)
+    try:
+        with pytest.warns(DegradedWarning, match="does not return from a device call") as caught:
+            deadline = time.monotonic() + 10
+            while not any("does not return" in str(warning.message) for warning in caught) and time.monotonic() < deadline:
+                function()
+                time.sleep(0.02)
+                meter.flush(0.05)
+        assert meter.flush(5.0)
+        with meter.measured("later") as later:
+            time.sleep(0.1)
+        result = later.result()
+        assert result.energy_by_type["gpu"] == pytest.approx(100.0 * result.duration_s, rel=0.3)
+    finally:
+        release.set()
+        meter.close()
+        for thread in threading.enumerate():
+            if thread.name.startswith("impactsdk"):
+                thread.join(5)
+
+
+def test_a_beginning_that_fails_is_told_once_and_the_function_runs() -> None:
+    class Failing(NoOpTracerProvider):
+        def get_tracer(self, *args: object, **kwargs: object) -> Tracer:
+            raise RuntimeError("half installed")
+
+    with Meter(Settings.load({}), sources=[SimulatedSource(1.0)], tracer_provider=Failing()) as meter:
+        function = meter.measured("x")(lambda: 5)
+        with pytest.warns(DegradedWarning, match=r"measuring could not begin \(RuntimeError\('half installed'\)\)") as caught:
+            assert [function(), function()] == [5, 5]
+        assert len(caught) == 1
+        assert meter.flush()
+        assert meter.totals().operations == {}

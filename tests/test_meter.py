@@ -1,0 +1,309 @@
+"""The meter: totals, limits, impacts, closing, and that memory does not grow with what is measured."""
+
+from __future__ import annotations
+
+import gc
+import math
+import sys
+import threading
+from collections.abc import Callable
+
+import pytest
+
+import impactsdk
+from impactsdk import ConfigurationError, DegradedWarning, Meter, RegionError, Settings, SettleTimeoutError
+from impactsdk.testing import FakeClock, SimulatedSource
+from tests.kit import bench, conserved
+
+
+def test_nothing_is_started_before_the_first_region() -> None:
+    source = SimulatedSource(100.0)
+    before = threading.active_count()
+    meter = Meter(Settings.load({}, export="none"), sources=[source])
+    meter.measured("x")
+    meter.measured(lambda: None)
+    assert meter.totals().channels == {}
+    assert meter.flush()
+    assert threading.active_count() == before
+    assert source.reads == 0
+    assert meter.close()
+    assert threading.active_count() == before
+
+
+def test_totals_are_what_the_device_used() -> None:
+    clock = FakeClock()
+    source = SimulatedSource(lambda second: 50.0 + 10.0 * second)
+    with bench(sources=[source], clock=clock) as here:
+        with here.measured("a"):
+            clock.advance(1.0)
+        begun_ns = clock.now_ns() - 1_000_000_000
+        clock.advance(1.0)
+        with here.measured("b"):
+            clock.advance(1.0)
+        clock.advance(0.5)
+        totals = here.totals()
+        assert totals.channels["sim:0"] == pytest.approx(source.true_energy_j(begun_ns, clock.now_ns()))
+        assert totals.operations["a"].energy_j == pytest.approx(source.true_energy_j(begun_ns, begun_ns + 10**9), rel=0.01)
+        assert totals.unattributed_j > 0
+        conserved(totals)
+
+
+def test_the_totals_outlive_the_meter() -> None:
+    with bench() as here:
+        with here.measured("x"):
+            pass
+        assert here.meter.close()
+        assert here.meter.close(), "twice is once"
+        totals = here.meter.totals()
+        assert totals.operations["x"].count == 1
+        conserved(totals)
+
+
+def test_a_closed_meter_measures_nothing_and_breaks_nothing() -> None:
+    with bench() as here:
+        function = here.measured("x", unit="item", count=lambda _: 1)(lambda: 5)
+        function()
+        here.meter.close()
+        assert function() == 5
+        with here.measured("y", unit="item") as region:
+            region.add_units(3)
+        result = region.result()
+        assert (result.energy_j, result.quality, result.units) == (None, "absent", 3)
+        assert result.duration_s >= 0
+        assert set(here.meter.totals().operations) == {"x"}
+
+
+def test_closing_inside_a_block_settles_the_block() -> None:
+    clock = FakeClock()
+    with bench(clock=clock) as here:
+        with here.measured("x") as region:
+            clock.advance(0.5)
+            with here.measured("done"):
+                clock.advance(0.5)
+            here.meter.close()
+        assert region.result().energy_j == pytest.approx(100.0)
+        totals = here.meter.totals()
+        assert totals.operations["x"].count == 1
+        conserved(totals)
+        assert impactsdk.current() is None
+
+
+def test_a_meter_is_a_context_manager_and_leaves_nothing_behind() -> None:
+    source = SimulatedSource(100.0)
+    with Meter(Settings.load({}, export="none"), sources=[source]) as meter, meter.measured("x"):
+        pass
+    assert source.closed
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("impactsdk")]
+
+
+def test_a_result_that_does_not_come_in_time_says_so() -> None:
+    clock = FakeClock()
+    with bench(sources=[SimulatedSource(100.0, tick_s=10.0)], clock=clock) as here:
+        with here.measured("x") as region:
+            clock.advance(0.01)
+        with pytest.raises(SettleTimeoutError, match="no reading that covers 'x'"):
+            region.result(timeout_s=0.05)
+
+
+def test_a_result_is_not_to_be_had_in_another_process() -> None:
+    with bench() as here:
+        with here.measured("x") as region:
+            pass
+        here.meter.session.dead = True  # type: ignore[union-attr]
+        try:
+            with pytest.raises(RegionError, match="another process"):
+                region.result()
+        finally:
+            here.meter.session.dead = False  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("call", ["flush", "close", "result"])
+def test_a_time_out_may_be_as_long_as_one_likes(call: str) -> None:
+    with bench() as here:
+        with here.measured("x") as region:
+            pass
+        for timeout_s in (1e300, math.inf):
+            if call == "result":
+                region.result(timeout_s)
+            else:
+                assert getattr(here.meter, call)(timeout_s)
+
+
+# --- impacts -----------------------------------------------------------------------------------------------------------------
+
+
+def test_one_kilowatt_hour_costs_what_was_computed_by_hand() -> None:
+    clock = FakeClock()
+    factors = {"pue": 1.2, "carbon_intensity_g_per_kwh": 384.40, "price_per_kwh": 0.25, "currency": "eur"}
+    with bench(clock=clock, sources=[SimulatedSource(36_000.0)], **factors) as here:
+        with here.measured("x", unit="item") as region:
+            region.add_units(4)
+            clock.advance(100.0)
+        clock.advance(0.2)
+        impact = region.result().impact
+        assert region.result().energy_j == pytest.approx(3_600_000.0)
+        assert impact.carbon_g == pytest.approx(461.28)
+        assert impact.cost == pytest.approx(0.30)
+        assert impact.currency == "EUR"
+        assert impact.sci_g_per_unit == pytest.approx(461.28 / 4)
+        assert {factor["name"]: factor["value"] for factor in impact.factors} == {
+            "pue": 1.2,
+            "carbon_intensity": 384.40,
+            "price": 0.25,
+        }
+        assert here.totals().operations["x"].impact.carbon_g == pytest.approx(461.28)
+        unknown = (impact.embodied_g, impact.water_l, impact.damage_usd, impact.health_daly, impact.biodiversity_species_yr)
+        assert unknown == (None,) * 5
+
+
+def test_without_factors_nothing_is_known_of_carbon_and_money() -> None:
+    with bench(pue=1.5) as here:
+        with here.measured("x") as region:
+            pass
+        assert region.result().impact == impactsdk.Impact()
+
+
+def test_only_the_known_factor_is_used() -> None:
+    with bench(price_per_kwh=0.0) as here:
+        with here.measured("x") as region:
+            pass
+        impact = region.result().impact
+        assert (impact.carbon_g, impact.cost, impact.currency, impact.sci_g_per_unit) == (None, 0.0, "USD", None)
+
+
+def test_unknown_energy_has_unknown_impacts() -> None:
+    with bench(sources=[], carbon_intensity_g_per_kwh=400, price_per_kwh=1) as here:
+        with here.measured("x") as region:
+            pass
+        result = region.result()
+        assert (result.energy_j, result.impact.carbon_g, result.impact.cost) == (None, None, None)
+        assert here.totals().operations["x"].energy_j is None
+        assert here.totals().operations["x"].impact.carbon_g is None
+
+
+# --- memory ------------------------------------------------------------------------------------------------------------------
+
+
+def _objects(kind: str) -> int:
+    gc.collect()
+    return sum(type(thing).__name__ == kind for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize(("rounds", "span"), [(20_000, False), (2_000, True)])
+def test_memory_does_not_grow_with_the_number_of_regions(rounds: int, span: bool) -> None:
+    with bench(export="none", sources=[SimulatedSource(100.0)]) as here:
+        function = here.measured("x", span=span)(lambda: None)
+        session = here.meter.begin()
+        before = {kind: _objects(kind) for kind in ("Region", "Segment")}
+        for _ in range(rounds):
+            function()
+        assert here.meter.flush()
+        assert here.totals().operations["x"].count == rounds
+        assert len(session.tallies) == 1  # type: ignore[union-attr]
+        assert not session._pending  # type: ignore[union-attr]
+        assert not session.events  # type: ignore[union-attr]
+        assert _objects("Region") - before["Region"] <= 1
+        assert _objects("Segment") - before["Segment"] < 50
+
+
+def test_names_beyond_the_limit_are_kept_together() -> None:
+    with bench() as here:
+        with pytest.warns(DegradedWarning, match="more than 2000 different names") as caught:
+            for number in range(2_050):
+                with here.measured(f"request {number}", span=False, unit="item") as region:
+                    region.add_units(1)
+            here.meter.flush()
+        assert len(caught) == 1
+        totals = here.totals()
+        assert len(totals.operations) == 2_001
+        assert totals.operations["(other names)"].count == 50
+        assert sum(operation.count for operation in totals.operations.values()) == 2_050
+        conserved(totals)
+        assert len(here.meter._ledger_specs) <= 2_000
+
+
+def test_a_block_that_is_made_anew_each_time_costs_no_memory() -> None:
+    with bench() as here:
+        for number in range(500):
+            with here.measured("x", span=False, attributes={"number": number}):
+                pass
+        assert len(here.meter._ledger_specs) == 0
+
+
+# --- track -------------------------------------------------------------------------------------------------------------------
+
+
+def test_track_measures_the_body_of_the_loop() -> None:
+    clock = FakeClock()
+    with bench(clock=clock) as here:
+
+        def loader() -> object:
+            for number in range(4):
+                clock.advance(0.1)  # not the body
+                yield number
+
+        for number in here.meter.track(loader(), name="train", unit="batch"):  # type: ignore[var-annotated,arg-type]
+            assert impactsdk.current() is not None
+            clock.advance(0.2)
+            if number == 2:
+                break
+        assert impactsdk.current() is None
+        clock.advance(0.2)
+        totals = here.totals()
+        assert totals.operations["train"].count == 3
+        assert totals.operations["train"].units == 3
+        assert totals.operations["train"].energy_j == pytest.approx(60.0)
+        assert here.all_spans == ()
+        conserved(totals)
+
+
+def test_track_refuses_a_bad_name_at_once() -> None:
+    with bench() as here, pytest.raises(ConfigurationError):
+        here.meter.track([], name="")
+
+
+def test_two_tracks_may_be_zipped() -> None:
+    with bench() as here:
+        track: Callable[..., object] = here.meter.track
+        pairs = list(zip(track(range(50), name="a"), track(range(50), name="b"), strict=True))  # type: ignore[call-overload]
+        assert len(pairs) == 50
+        totals = here.totals()
+        assert totals.operations["a"].count == totals.operations["b"].count == 50
+        assert impactsdk.current() is None
+        conserved(totals)
+
+
+# --- what a meter refuses ----------------------------------------------------------------------------------------------------
+
+
+def test_a_meter_refuses_what_it_cannot_use() -> None:
+    with pytest.raises(ConfigurationError, match="factors="):
+        Meter(factors=[object()])  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"expected impactsdk\.Settings"):
+        Meter({"export": "none"})  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match="there is no source 'nvlm'"):
+        Meter(sources=["nvlm"])
+    with pytest.raises(ConfigurationError, match="sources="):
+        Meter(sources=[SimulatedSource])  # type: ignore[list-item]
+
+
+def test_the_sources_given_to_a_meter_win() -> None:
+    settings = Settings.load({"IMPACTSDK_SOURCES": "none"}, export="none")
+    with Meter(settings, sources=[SimulatedSource(100.0)]) as meter:
+        with meter.measured("x"):
+            pass
+        meter.flush()
+        assert list(meter.totals().channels) == ["sim:0"]
+
+
+def test_the_interpreter_is_not_kept_busy_by_an_idle_meter() -> None:
+    clock = FakeClock()
+    source = SimulatedSource(100.0)
+    with bench(sources=[source], clock=clock) as here:
+        with here.measured("x"):
+            clock.advance(1.0)
+        clock.advance(3.0)
+        before = source.reads
+        clock.advance(60.0)
+        assert source.reads - before <= 20
+        assert sys.getrefcount(source) > 0
