@@ -266,7 +266,7 @@ def capture(
             default.listeners.remove(captured.all.append)
 
 
-def wait_until(condition: Callable[[], bool], timeout_s: float = 5.0) -> bool:
+def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:
     """Wait in real time until ``condition`` holds; say whether it came to."""
     deadline = time.monotonic() + timeout_s
     while not condition():

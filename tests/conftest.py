@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from opentelemetry import metrics, trace
 
 import impactsdk
 from impactsdk.meter import default_meter
+
+# For `tests.kit` and its like; at the end, so that impactsdk is the installed one and not this folder's.
+sys.path.append(str(Path(__file__).parent.parent))
 
 hypothesis_settings.register_profile("impactsdk", deadline=None, print_blob=True, database=None)
 hypothesis_settings.load_profile("impactsdk")

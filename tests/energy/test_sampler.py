@@ -1,0 +1,306 @@
+"""Whatever a device does, the measured code does not notice, the number says so, and the other devices go on."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from impactsdk import Meter, Settings
+from impactsdk.errors import DegradedWarning, SourceFailedError, SourceUnavailableError
+from impactsdk.model import Channel, Measurement, Reading
+from impactsdk.testing import FakeClock, SimulatedSource, wait_until
+
+GOOD_W = 100.0
+
+
+class Odd:
+    """A source that does what it is told, at each reading."""
+
+    def __init__(self, answer: Callable[[int, FakeClock], Any], *, opens: Callable[[], Any] | None = None) -> None:
+        self.name = "odd"
+        self._answer, self._opens = answer, opens
+        self.reads = 0
+        self.closed = 0
+
+    def open(self, clock: FakeClock) -> Any:
+        self._clock = clock
+        if self._opens is not None:
+            return self._opens()
+        return [Channel(id="odd:0", type="cpu", method="odd", tick_s=0.0, max_power_w=200.0)]
+
+    def read(self) -> Any:
+        self.reads += 1
+        return self._answer(self.reads, self._clock)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def shown(clock: FakeClock, power_w: float = 50.0) -> list[Reading]:
+    return [Reading("odd:0", power_w * clock.now_ns() * 1e-9)]
+
+
+def raising(error: BaseException) -> Any:
+    raise error
+
+
+@contextlib.contextmanager
+def meter_of(*sources: Any, clock: FakeClock) -> Iterator[Meter]:
+    with Meter(Settings.load({}, export="none"), sources=sources, clock=clock) as meter:
+        yield meter
+
+
+def worked(meter: Meter, clock: FakeClock, *, seconds: float = 3.0) -> Measurement:
+    """The user's code, which returns what it returns."""
+
+    @meter.measured("work")
+    def work() -> str:
+        clock.advance(seconds)
+        return "done"
+
+    found: list[Measurement] = []
+    meter.listeners.append(found.append)
+    assert work() == "done"
+    clock.advance(3.0)
+    assert meter.flush()
+    meter.listeners.remove(found.append)
+    return found[-1]
+
+
+def checked(odd: Any, *, expected: str | None = "odd", partial: bool = True) -> Measurement:
+    """Measure beside a good source; at most one warning, and the good source is not touched by it."""
+    clock = FakeClock()
+    good = SimulatedSource(GOOD_W)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with meter_of(good, odd, clock=clock) as meter:
+            found = worked(meter, clock)
+            totals = meter.totals()
+    words = [str(warning.message) for warning in caught if issubclass(warning.category, DegradedWarning)]
+    assert len(caught) == len(words) == (expected is not None), words
+    assert all(expected in word for word in words if expected)
+    assert found.energy_by_type["gpu"] == pytest.approx(GOOD_W * 3.0)
+    assert totals.attributed_j + totals.unattributed_j + totals.others_j == pytest.approx(sum(totals.channels.values()))
+    assert all(math.isfinite(joules) for joules in totals.channels.values())
+    assert (found.coverage < 1.0) is partial
+    assert found.quality == ("partial" if partial else "measured")
+    assert found.energy_low_j is not None
+    assert found.energy_low_j <= (found.energy_j or 0.0)
+    return found
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("no driver"), SourceUnavailableError("not here"), SystemExit(3), KeyError(), OSError(5, "gone")]
+)
+def test_a_source_that_cannot_be_opened_costs_one_warning(error: BaseException) -> None:
+    odd = Odd(lambda n, clock: [], opens=lambda: raising(error))
+    found = checked(odd, partial=False)
+    assert set(found.energy_by_type) == {"gpu"}
+    assert odd.reads == 0
+
+
+@pytest.mark.parametrize("channels", [None, 3, ["cpu"], [None]])
+def test_a_source_whose_channels_are_none_is_not_used(channels: Any) -> None:
+    checked(Odd(lambda n, clock: [], opens=lambda: channels), partial=False)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bus"), OSError(5, "I/O"), SystemExit(1), ZeroDivisionError()])
+def test_a_source_that_fails_at_each_reading_is_absent_from_the_number_and_tried_ever_less_often(error: BaseException) -> None:
+    odd = Odd(lambda n, clock: raising(error))
+    found = checked(odd)
+    assert set(found.energy_by_type) == {"gpu"}
+    assert found.coverage == pytest.approx(0.5)
+    assert odd.reads < 20
+    assert odd.closed == 1
+
+
+@pytest.mark.parametrize("at", [1, 3, 20])
+def test_a_source_that_fails_once_loses_no_joule(at: int) -> None:
+    odd = Odd(lambda n, clock: raising(OSError("once")) if n == at else shown(clock))
+    found = checked(odd, partial=True)
+    if at > 1:
+        assert found.energy_by_type["cpu"] == pytest.approx(50.0 * 3.0, rel=1e-6)
+    assert 0.9 < found.coverage < 1.0
+
+
+@pytest.mark.parametrize("at", [1, 5])
+def test_a_source_that_says_it_is_gone_for_good_is_closed_and_not_asked_again(at: int) -> None:
+    odd = Odd(lambda n, clock: raising(SourceFailedError("lost")) if n >= at else shown(clock))
+    found = checked(odd)
+    assert odd.reads == at
+    assert odd.closed == 1
+    assert found.coverage < 0.7
+
+
+@pytest.mark.parametrize(
+    "energy_j", [math.nan, math.inf, -math.inf, -1.0, 1e300, "1 J", b"1", [], {}, object(), 10**400, 1j, None]
+)
+@pytest.mark.parametrize("always", [True, False])
+def test_a_number_that_cannot_be_true_is_a_gap(energy_j: Any, always: bool) -> None:
+    if always and energy_j == 1e300:
+        pytest.skip("a counter that always shows the same is one that stands still")
+    odd = Odd(lambda n, clock: [Reading("odd:0", energy_j)] if always or n == 5 else shown(clock))
+    found = checked(odd)
+    if not always:
+        assert found.energy_by_type["cpu"] == pytest.approx(150.0, rel=1e-6)
+        assert found.energy_high_j is not None
+        assert found.energy_high_j < 600.0
+    else:
+        assert "cpu" not in found.energy_by_type
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda clock: None,
+        lambda clock: 3,
+        lambda clock: [],
+        lambda clock: ["text"],
+        lambda clock: [None],
+        lambda clock: [Reading("another:9", 3.0)],
+        lambda clock: [Reading(["unhashable"], 3.0)],  # type: ignore[arg-type]
+        lambda clock: (raising(RuntimeError("midway")) for _ in range(2)),
+    ],
+)
+def test_an_answer_that_is_none_is_a_gap(answer: Callable[[FakeClock], Any]) -> None:
+    checked(Odd(lambda n, clock: answer(clock) if n > 4 else shown(clock)))
+
+
+def test_what_is_no_reading_beside_one_that_is_changes_nothing_but_the_warning() -> None:
+    found = checked(Odd(lambda n, clock: ["text", *shown(clock), Reading("another:9", 1.0)]), partial=False)
+    assert found.energy_by_type["cpu"] == pytest.approx(150.0)
+
+
+def test_a_model_whose_bounds_are_no_numbers_is_taken_without_them() -> None:
+    odd = Odd(lambda n, clock: [Reading("odd:0", shown(clock)[0].energy_j, math.nan, "much")])  # type: ignore[arg-type]
+    found = checked(odd, expected=None, partial=False)
+    assert found.energy_by_type["cpu"] == pytest.approx(150.0)
+
+
+def test_a_counter_that_goes_back_in_value_loses_only_what_it_used_meanwhile() -> None:
+    # Half way through it begins again at zero.
+    odd = Odd(lambda n, clock: [Reading("odd:0", 50.0 * (clock.now_ns() * 1e-9 - (1000.0 if n < 16 else 1001.5)) + 7.0)])
+    found = checked(odd)
+    assert found.energy_by_type["cpu"] == pytest.approx(150.0, abs=20.0)
+    assert found.energy_by_type["cpu"] <= 150.0
+    assert found.energy_high_j is not None
+    assert found.energy_high_j >= 450.0 - 1e-6
+
+
+def test_a_device_that_is_away_for_minutes_is_not_charged_to_whoever_runs_when_it_is_back() -> None:
+    clock = FakeClock()
+    away = threading.Event()
+    odd = Odd(lambda n, clock: raising(OSError("away")) if away.is_set() else shown(clock))
+    with pytest.warns(DegradedWarning, match="odd") as caught, meter_of(odd, clock=clock) as meter:
+        assert worked(meter, clock).energy_j == pytest.approx(150.0)
+        away.set()
+        region = meter.measured("during")
+        with region:
+            clock.advance(300.0)
+        away.clear()
+        back = meter.measured("back")
+        with back:
+            clock.advance(6.0)
+        clock.advance(6.0)
+        meter.flush()
+        during, after = region.result(), back.result()
+        totals = meter.totals()
+    assert len(caught) == 1
+    assert during.energy_j is None or during.energy_j < 500.0
+    assert after.energy_j is not None
+    assert after.energy_j <= 50.0 * 6.0 + 1e-6
+    assert after.energy_high_j is None or after.energy_high_j >= 300.0 - 1e-6
+    assert totals.unattributed_j > 50.0 * 280
+
+
+# --- devices that hang ----------------------------------------------------------------------------------------------------
+
+
+def test_a_source_that_hangs_in_a_reading_holds_up_nobody_but_its_own_thread() -> None:
+    clock, free = FakeClock(), threading.Event()
+    good = SimulatedSource(GOOD_W)
+    odd = Odd(lambda n, clock: free.wait(60) and [] if n == 5 else shown(clock))
+    with pytest.warns(DegradedWarning) as caught:
+        with meter_of(odd, good, clock=clock) as meter:
+            found = worked(meter, clock, seconds=4.0)
+            assert found.quality == "partial"
+            assert found.coverage < 0.8
+            assert 100.0 <= found.energy_by_type["gpu"] <= 400.0 + 1e-6
+            after = worked(meter, clock, seconds=4.0)
+            assert after.energy_by_type["gpu"] == pytest.approx(400.0)
+            begun_s = time.monotonic()
+        assert time.monotonic() - begun_s < 5.0
+        free.set()
+        assert wait_until(lambda: odd.closed == 1)
+    assert [str(warning.message).startswith("odd does not return") for warning in caught] == [True]
+    assert good.closed
+
+
+def test_a_source_that_returns_after_it_hung_is_asked_again() -> None:
+    clock, free = FakeClock(), threading.Event()
+    odd = Odd(lambda n, clock: (free.wait(60), shown(clock))[1] if n == 5 else shown(clock))
+    with pytest.warns(DegradedWarning, match="does not return"), meter_of(odd, SimulatedSource(GOOD_W), clock=clock) as meter:
+        worked(meter, clock, seconds=4.0)
+        free.set()
+        assert wait_until(lambda: not meter.session._sampler.probes[0].hung)  # type: ignore[union-attr]
+        clock.advance(6.0)
+        found = worked(meter, clock, seconds=4.0)
+    assert found.energy_by_type["cpu"] == pytest.approx(200.0, rel=0.01)
+    assert found.quality == "measured"
+
+
+def test_a_source_that_hangs_while_it_is_opened_is_left_out() -> None:
+    clock, free = FakeClock(), threading.Event()
+    good = SimulatedSource(GOOD_W)
+
+    def opens() -> list[Channel]:
+        free.wait(60)
+        return []
+
+    odd = Odd(lambda n, clock: [], opens=opens)
+    with pytest.warns(DegradedWarning) as caught:
+        with meter_of(good, odd, clock=clock) as meter:
+            with meter.measured("early"):
+                clock.advance(3.0)
+            assert wait_until(lambda: meter.flush(0.1) or clock.advance(0.5))  # type: ignore[func-returns-value, arg-type]
+            found = worked(meter, clock)
+            assert found.energy_by_type == pytest.approx({"gpu": 300.0})
+            assert found.quality == "measured"
+        free.set()
+        assert wait_until(lambda: odd.closed == 1)
+    assert len(caught) == 1
+    assert good.closed
+
+
+def test_a_source_that_hangs_does_not_let_the_memory_grow_though_nobody_asks_for_a_result() -> None:
+    clock, free = FakeClock(), threading.Event()
+    odd = Odd(lambda n, clock: free.wait(60) and [] if n == 3 else shown(clock))
+    with pytest.warns(DegradedWarning, match="does not return"), meter_of(odd, clock=clock) as meter:
+        for _ in range(6):
+            with meter.measured("step", span=False):
+                clock.advance(1.0)
+        session: Any = meter.session
+        assert wait_until(lambda: clock.advance(0.5) or not session.events)  # type: ignore[func-returns-value]
+        free.set()
+
+
+def test_no_thread_is_left_and_close_is_in_time_whatever_happened() -> None:
+    clock, free = FakeClock(), threading.Event()
+    odd = Odd(lambda n, clock: free.wait(60) and [] if n == 3 else shown(clock))
+    meter = Meter(Settings.load({}, export="none", shutdown_timeout_s=1.0), sources=[odd], clock=clock)
+    with meter.measured("open"):
+        clock.advance(1.0)
+    begun_s = time.monotonic()
+    with pytest.warns(DegradedWarning):
+        meter.close()
+    assert time.monotonic() - begun_s < 4.0
+    free.set()
+    clock.advance(5.0)
+    assert wait_until(lambda: not any(thread.name == "impactsdk-sampler" for thread in threading.enumerate()))
