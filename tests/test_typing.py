@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -114,11 +113,10 @@ def _mypy(code: str, folder: Path) -> tuple[int, str]:
     path = folder / "checked.py"
     path.write_text(code, encoding="utf-8")
     cache = folder.parent / "mypy-cache"
-    # From the folder in which the package lies, so that its source is what is checked and not what is installed.
+    # What is installed is checked, as a user's checker finds it: by py.typed.
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(cache), "--no-error-summary", str(path)],
-        cwd=Path(impactsdk.__file__).parents[1],
-        env={**os.environ, "MYPYPATH": str(Path(impactsdk.__file__).parents[1])},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
