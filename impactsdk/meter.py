@@ -103,7 +103,6 @@ class Meter:
         self._ledger_specs: dict[str, Spec] = {}
         self._settings: Settings | None = None
         self._closed = False
-        self._ended: Session | OffSession | None = None
         self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
         if settings is not None or sources is not None:
             self._settings = self._load()
@@ -248,8 +247,6 @@ class Meter:
             return False  # another thread begins, and something hangs there
         try:
             session, self.session, self._closed = self.session, OFF, True
-            # Kept, because the application's metric reader may ask a last time after us.
-            self._ended = session
         finally:
             self._lock.release()
         if not _runs(session):
@@ -267,7 +264,7 @@ class Meter:
         """Close and forget the settings: the environment is read again at the next region. For tests."""
         self.close()
         with self._lock:
-            self._given = self._settings = self.session = self._ended = None
+            self._given = self._settings = self.session = None
             self._closed = False
             self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
             self.listeners.clear()
@@ -278,7 +275,7 @@ class Meter:
             self.close()
         with self._lock:
             self._given, self._settings = settings, settings
-            self.session, self._closed, self._ended = None, False, None
+            self.session, self._closed = None, False
 
     @contextmanager
     def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
