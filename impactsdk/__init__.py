@@ -4,12 +4,14 @@ from impactsdk.errors import (
     ConfigurationError,
     DegradedWarning,
     ImpactError,
+    JournalError,
     RegionError,
     SettleTimeoutError,
     SourceError,
     SourceFailedError,
     SourceUnavailableError,
 )
+from impactsdk.factor import Factor, Place
 from impactsdk.measured import current, measured, track
 from impactsdk.meter import Meter, configure, flush, shutdown
 from impactsdk.model import Channel, Impact, Measurement, Operation, Reading, Totals
@@ -23,12 +25,15 @@ __all__ = [
     "ConfigurationError",
     "DegradedWarning",
     "EnergySource",
+    "Factor",
     "FactorProvider",
     "Impact",
     "ImpactError",
+    "JournalError",
     "Measurement",
     "Meter",
     "Operation",
+    "Place",
     "Reading",
     "Region",
     "RegionError",

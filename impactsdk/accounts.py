@@ -11,9 +11,13 @@ from impactsdk.energy.curve import Curve
 from impactsdk.energy.entry import Tally
 from impactsdk.energy.ledger import Ledger
 from impactsdk.energy.sampler import Probe
+from impactsdk.energy.vector import EXTRAS, HIGH, LOW, SECONDS
 from impactsdk.export.metrics import Snapshot
-from impactsdk.impact import impact_of
-from impactsdk.model import Measurement, Nature, Operation, Quality, Totals
+from impactsdk.factor import Nature, weakest
+from impactsdk.impact import Use, impact_of
+from impactsdk.model import Impact, Measurement, Operation, Quality, Totals
+from impactsdk.pricing import Pricing
+from impactsdk.rates import Rates
 from impactsdk.region import Region
 from impactsdk.settings import Settings
 
@@ -21,7 +25,8 @@ __all__ = ["Accounts"]
 
 _MOST_NAMES = 2_000
 OTHER_NAMES = "(other names)"
-_WEAKEST: tuple[Nature, ...] = ("measured", "calculated", "estimated", "forecast")
+_WHOLE, _UNATTRIBUTED = "\0whole", "\0unattributed"
+"""Accounts that are no operation's; no name can have such a character."""
 _ATTRIBUTION = {"exclusive": "exclusive", "cpu_time": "cpu_time_share", "board": "time_share"}
 _UNKNOWN_TICK_NS = 100_000_000
 
@@ -34,6 +39,7 @@ class Accounts:
         self._lock = threading.Lock()
         self.tallies: dict[str, Tally] = {}
         self.curves: Sequence[Curve] = ()
+        self.pricing = Pricing()
 
     def tally(self, name: str, unit: str | None, complain: Callable[[str, str], None]) -> Tally:
         """The account of ``name``, made when it is new. A name keeps its first unit; names beyond a limit share an account."""
@@ -60,11 +66,53 @@ class Accounts:
                 )
             return tally
 
-    def add_units(self, region: Region) -> None:
-        """The functional units of a finished region, unless they are of another kind than its account's."""
+    def finish(self, region: Region) -> None:
+        """A region has ended: count its functional units, and price it apart if the factors have changed while it ran."""
         units = getattr(region, "units", None)
-        if units is not None and region.unit == region.tally.unit:
+        if region.unit != region.tally.unit:
+            units = None  # of another kind than its account's
+        if units is not None:
             region.tally.units = (region.tally.units or 0.0) + units
+        assert region.exit_ns is not None
+        rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
+        if rates is not self.pricing.rates:
+            use = self._use(region.self_j(), units, known=self.coverage(region) > 0.0)
+            self.pricing.account(region.tally.name).put_apart(use, rates)
+
+    def turn(self, at_ns: int, rates: Rates, ledger: Ledger | None) -> None:
+        """Other factors hold from ``at_ns`` on: what was used until then is priced with those that held."""
+        uses = [(tally.name, self._use_of(tally)) for tally in list(self.tallies.values())]
+        if ledger is not None:
+            uses += self._wholes(ledger)
+        self.pricing.turn(at_ns, rates, uses)
+
+    def _use(self, vector: Sequence[float], units: float | None, *, known: bool) -> Use:
+        """A vector of the ledger as what is to be priced. Its interval is that of the models alone."""
+        energy_j = math.fsum(vector[:-EXTRAS]) if known else None
+        if energy_j is None:
+            return Use(None, None, None, vector[SECONDS], units, self.nature)
+        return Use(energy_j, energy_j - vector[LOW], energy_j + vector[HIGH], vector[SECONDS], units, self.nature)
+
+    def _use_of(self, tally: Tally) -> Use:
+        if tally.credits is None:
+            return Use(None, None, None, 0.0, tally.units, self.nature)
+        return self._use(tally.credits, tally.units, known=self.known)
+
+    def _wholes(self, ledger: Ledger) -> list[tuple[str, Use]]:
+        idle = [*ledger.unattributed_j, *ledger.unattributed_extras]
+        busy = [*ledger.attributed_j, *ledger.attributed_extras]
+        both = [a + b for a, b in zip(idle, busy, strict=True)]
+        return [(name, self._use(part, None, known=self.known)) for name, part in ((_WHOLE, both), (_UNATTRIBUTED, idle))]
+
+    @property
+    def known(self) -> bool:
+        """Whether any device has answered so far."""
+        return any(curve.knots for curve in self.curves)
+
+    @property
+    def nature(self) -> Nature:
+        """The weakest nature among the channels that have answered."""
+        return weakest("measured", *(curve.channel.nature for curve in self.curves if curve.knots))
 
     # --- one region -------------------------------------------------------------------------------------------------------
 
@@ -82,7 +130,7 @@ class Accounts:
         """Inclusive joules of a finished region; ``None`` if no device answered while it was open."""
         if self.coverage(region) <= 0.0:
             return None
-        return math.fsum(region.inclusive_j()[:-2])
+        return math.fsum(region.inclusive_j()[:-EXTRAS])
 
     def measurement(self, region: Region, anchor_ns: int) -> Measurement:
         """A finished region in the words of the public face. ``anchor_ns``: wall clock less monotonic clock."""
@@ -94,8 +142,9 @@ class Accounts:
         energy_j = self_j = low_j = high_j = self_low_j = self_high_j = None
         by_type: dict[str, float] = {}
         self_by_type: dict[str, float] = {}
+        whole, alone = region.inclusive_j(), region.self_j()
         if known:
-            inclusive, own = region.inclusive_j()[:-2], region.self_j()[:-2]
+            inclusive, own = whole[:-EXTRAS], alone[:-EXTRAS]
             by_type, self_by_type = self.by_type(inclusive), self.by_type(own)
             energy_j, self_j = math.fsum(inclusive), math.fsum(own)
             # Where the ledger heard of it late, or no reading came after its end.
@@ -108,6 +157,12 @@ class Accounts:
         span = region.span if region.spec.span else None
         context: Any = None if span is None else span.get_span_context()
         units = getattr(region, "units", None)
+        nature = self.nature if known else None
+        rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
+        impact = impact_of(Use(energy_j, low_j, high_j, whole[SECONDS], units, nature or "measured"), rates)
+        self_impact = impact
+        if region.has_inner:
+            self_impact = impact_of(Use(self_j, self_low_j, self_high_j, alone[SECONDS], units, nature or "measured"), rates)
         return Measurement(
             name=region.name,
             start_unix_ns=region.start_unix_ns if region.spec.span else region.enter_ns + anchor_ns,
@@ -120,7 +175,7 @@ class Accounts:
             self_energy_high_j=self_high_j,
             energy_by_type=by_type,
             self_energy_by_type=self_by_type,
-            nature=_WEAKEST[max(_WEAKEST.index(curve.channel.nature) for curve in live)] if known else None,
+            nature=nature,
             method="+".join(dict.fromkeys(curve.channel.method for curve in live)) if known else None,
             boundary=self._settings.boundary,
             quality=self._quality(region, duration_ns, coverage),
@@ -128,7 +183,9 @@ class Accounts:
             attribution=self._attribution(live) if known else None,
             unit=region.unit,
             units=units,
-            impact=impact_of(energy_j, self._settings, units=units),
+            impact=impact,
+            self_impact=self_impact,
+            self_duration_s=alone[SECONDS],
             trace_id=f"{context.trace_id:032x}" if context is not None and context.is_valid else None,
             span_id=f"{context.span_id:016x}" if context is not None and context.is_valid else None,
         )
@@ -164,7 +221,7 @@ class Accounts:
     # --- all of them ------------------------------------------------------------------------------------------------------
 
     def _operation(self, tally: Tally) -> Operation:
-        by_type = {} if tally.credits is None else self.by_type(tally.credits[:-2])
+        by_type = {} if tally.credits is None else self.by_type(tally.credits[:-EXTRAS])
         energy_j = math.fsum(by_type.values()) if by_type else None
         return Operation(
             count=tally.count,
@@ -173,7 +230,8 @@ class Accounts:
             energy_by_type=by_type,
             unit=tally.unit,
             units=tally.units,
-            impact=impact_of(energy_j, self._settings, units=tally.units),
+            impact=self.pricing.account(tally.name).impact(self._use_of(tally), self.pricing.rates),
+            self_duration_s=0.0 if tally.credits is None else tally.credits[SECONDS],
         )
 
     def snapshot(self, ledger: Ledger | None, probes: Sequence[Probe], cpu_s: float, dropped: int) -> Snapshot:
@@ -182,6 +240,7 @@ class Accounts:
         if ledger is None:
             totals = Totals({}, 0.0, 0.0, 0.0, {})
             by_state: dict[str, dict[str, float]] = {}
+            unattributed = Impact()
         else:
             others = [
                 # What is left of rounding is nobody's.
@@ -193,12 +252,17 @@ class Accounts:
                 for curve, energy_j in zip(self.curves, ledger.channels_j, strict=True)
                 if curve.knots
             }
+            whole, unattributed = (
+                self.pricing.account(name).impact(use, self.pricing.rates) for name, use in self._wholes(ledger)
+            )
             totals = Totals(
                 channels=channels,
                 attributed_j=math.fsum(ledger.attributed_j),
                 unattributed_j=math.fsum(ledger.unattributed_j),
                 others_j=math.fsum(others),
                 operations={name: self._operation(tally) for name, tally in list(self.tallies.items()) if tally.count},
+                impact=whole,
+                duration_s=ledger.attributed_extras[SECONDS] + ledger.unattributed_extras[SECONDS],
             )
             by_state = {
                 "attributed": self.by_type(ledger.attributed_j),
@@ -210,6 +274,9 @@ class Accounts:
             channels=tuple(curve.channel for curve in live),
             power_w={curve.channel.id: power_w for curve in live if (power_w := curve.power_w) is not None},
             by_type_j=by_state,
+            unattributed=unattributed,
+            unattributed_s=0.0 if ledger is None else ledger.unattributed_extras[SECONDS],
+            rates=self.pricing.rates,
             boundary=self._settings.boundary,
             samples={probe.name: probe.samples for probe in probes},
             sampler_cpu_s=cpu_s,

@@ -5,6 +5,7 @@
     ImpactError
     ├── ConfigurationError (ValueError)    a setting, a name or a number that cannot be used
     ├── RegionError (RuntimeError)         a region asked for something that its state does not allow
+    ├── JournalError (ValueError)          a recorded run cannot be read
     ├── SettleTimeoutError (TimeoutError)  the reading that covers a region did not come in time
     └── SourceError
         ├── SourceUnavailableError         this machine has no such device, or it may not be read
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigurationError",
     "DegradedWarning",
     "ImpactError",
+    "JournalError",
     "RegionError",
     "SettleTimeoutError",
     "SourceError",
@@ -41,6 +43,10 @@ class ConfigurationError(ImpactError, ValueError):
 
 class RegionError(ImpactError, RuntimeError):
     """A region was asked for something that its state does not allow, such as the result of one that is still open."""
+
+
+class JournalError(ImpactError, ValueError):
+    """A recorded run cannot be read; the message says why."""
 
 
 class SettleTimeoutError(ImpactError, TimeoutError):

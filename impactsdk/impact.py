@@ -1,40 +1,138 @@
-"""Joules into what they cost, from factors that the user gave. Pure arithmetic; nothing is guessed.
+"""Joules, seconds and functional units into what they cost. Pure arithmetic: the numbers are those of :mod:`impactsdk.rates`.
 
-Operational carbon: ``E_kWh x PUE x intensity`` (ISO/IEC 21031:2024, location-based). Electricity: ``E_kWh x PUE x price``.
-Without the factor the field stays ``None``. Raw joules are always kept beside, so that other factors can be applied later.
+All of it is linear, so impacts add up over spans as joules do.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from impactsdk.factor import Nature, weakest
 from impactsdk.model import Impact
-from impactsdk.settings import Settings
+from impactsdk.rates import Rates, together
 
-__all__ = ["J_PER_KWH", "impact_of"]
-
-J_PER_KWH = 3_600_000.0
+__all__ = ["NOTHING", "Use", "added", "impact_of"]
 
 
-def impact_of(energy_j: float | None, settings: Settings, *, units: float | None = None) -> Impact:
-    """What ``energy_j`` joules cost under the user's own factors."""
-    intensity, price = settings.carbon_intensity_g_per_kwh, settings.price_per_kwh
-    if energy_j is None or (intensity is None and price is None):
-        return Impact()
-    facility_kwh = energy_j / J_PER_KWH * (1.0 if settings.pue is None else settings.pue)
-    factors: list[dict[str, object]] = []
-    if settings.pue is not None:
-        factors.append({"name": "pue", "value": settings.pue, "unit": "1", "source": "user"})
-    carbon_g = cost = sci_g = None
-    if intensity is not None:
-        carbon_g = facility_kwh * intensity
-        sci_g = carbon_g / units if units else None
-        factors.append({"name": "carbon_intensity", "value": intensity, "unit": "g{CO2e}/(kW.h)", "source": "user"})
-    if price is not None:
-        cost = facility_kwh * price
-        factors.append({"name": "price", "value": price, "unit": f"{{{settings.currency}}}/(kW.h)", "source": "user"})
+class Use(NamedTuple):
+    """What is to be priced: joules with their interval, seconds of the machine, functional units."""
+
+    energy_j: float | None
+    low_j: float | None
+    high_j: float | None
+    seconds: float
+    units: float | None = None
+    nature: Nature = "measured"
+    """Of the energy."""
+
+
+NOTHING = Use(0.0, 0.0, 0.0, 0.0)
+
+
+def impact_of(use: Use, rates: Rates) -> Impact:
+    """What ``use`` costs at ``rates``."""
+    energy_j, low_j, high_j, seconds, units, nature = use
+    values: dict[str, Any] = {}
+    intervals: dict[str, tuple[float, float | None]] = {}
+    reasons = rates.reasons
+    for name, per_j, per_s in rates.lines:
+        low = seconds * per_s[0]
+        value = seconds * per_s[1]
+        high: float | None = seconds * per_s[2]
+        if per_j is not None:
+            if energy_j is None:
+                continue
+            low += (low_j or 0.0) * per_j[0]
+            value += energy_j * per_j[1]
+            if high_j is not None:
+                high += high_j * per_j[2]  # type: ignore[operator]
+            elif per_j[2] > 0:
+                high = None
+        values[name] = value
+        if per_j is None or low_j is not None:
+            intervals[name] = (low, high)
+    if energy_j is None:
+        reasons = {**reasons, "energy": "no device answered"}
+    currency = rates.currency if "cost" in values or "compute_cost" in values else None
+    if units:
+        _per_unit(values, intervals, units)
+    if units is not None and rates.unit_value is not None:  # of no units the value is zero, and known
+        expense = _expense(values, rented=rates.rented)
+        if expense is None:
+            reasons = {**reasons, "margin": "what the electricity costs is unknown: set IMPACTSDK_PRICE_PER_KWH"}
+        else:
+            currency = rates.currency
+            values["margin"] = units * rates.unit_value - expense
     return Impact(
-        carbon_g=carbon_g,
-        cost=cost,
-        currency=None if price is None else settings.currency,
-        sci_g_per_unit=sci_g,
-        factors=tuple(factors),
+        currency=currency,
+        nature=weakest(nature, rates.nature) if values else None,
+        completeness=rates.completeness if values else None,
+        intervals=intervals,
+        factors=rates.factors,
+        reasons=reasons,
+        **values,
+    )
+
+
+def _per_unit(values: dict[str, Any], intervals: dict[str, tuple[float, float | None]], units: float) -> None:
+    carbon_g = values.get("carbon_g")
+    if carbon_g is None:
+        return
+    low, high = intervals.get("carbon_g", (None, None))
+    if "embodied_g" in values:
+        carbon_g += values["embodied_g"]
+        more_low, more_high = intervals["embodied_g"]
+        low = None if low is None else low + more_low
+        high = None if high is None or more_high is None else high + more_high
+    values["sci_g_per_unit"] = carbon_g / units
+    if low is not None:
+        intervals["sci_g_per_unit"] = (low / units, None if high is None else high / units)
+
+
+def _expense(values: Mapping[str, Any], *, rented: bool) -> float | None:
+    """What was spent: a rent contains the electricity, a machine of one's own does not."""
+    compute = values.get("compute_cost", 0.0)
+    if rented:
+        return float(compute)
+    return None if "cost" not in values else float(compute + values["cost"])
+
+
+_ADDED = (
+    "carbon_g",
+    "carbon_market_g",
+    "embodied_g",
+    "water_l",
+    "water_onsite_l",
+    "cost",
+    "compute_cost",
+    "margin",
+    "damage_usd",
+    "health_daly",
+    "biodiversity_species_yr",
+)
+
+
+def added(first: Impact, second: Impact, *, units: float | None = None) -> Impact:
+    """Both together; ``units`` is how many functional units both did. What is unknown of one is unknown of the sum."""
+    values: dict[str, Any] = {}
+    intervals: dict[str, tuple[float, float | None]] = {}
+    for name in _ADDED:
+        one, other = getattr(first, name), getattr(second, name)
+        if one is None or other is None:
+            continue
+        values[name] = one + other
+        if name in first.intervals and name in second.intervals:
+            (low, high), (low_too, high_too) = first.intervals[name], second.intervals[name]
+            intervals[name] = (low + low_too, None if high is None or high_too is None else high + high_too)
+    if units:
+        _per_unit(values, intervals, units)
+    return Impact(
+        currency=first.currency or second.currency,
+        nature=weakest(first.nature, second.nature) if first.nature and second.nature else first.nature or second.nature,
+        completeness=min(filter(None, (first.completeness, second.completeness)), key=len, default=None),
+        intervals=intervals,
+        factors=together(first.factors, second.factors),
+        reasons={**first.reasons, **second.reasons},
+        **values,
     )

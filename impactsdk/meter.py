@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import dataclasses
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ from impactsdk.clock import SystemClock
 from impactsdk.errors import ConfigurationError, DegradedWarning
 from impactsdk.idle import OFF, OffSession
 from impactsdk.model import Measurement, Totals
-from impactsdk.protocols import Clock, EnergySource
+from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.region import Spec
 from impactsdk.settings import Settings
 from impactsdk.wrap import Measured, Unnamed, checked_spec
@@ -50,7 +51,7 @@ def installed_version() -> str:
 
 
 def _check(settings: Settings) -> None:
-    if settings.sources:
+    if settings.sources or settings.factors or settings.region is not None:
         from impactsdk.discovery import check
 
         check(settings)
@@ -68,7 +69,7 @@ class Meter:
     Args:
         settings: From :meth:`Settings.load`; default: the environment's.
         sources: Objects or names; they win over ``settings.sources``. Default: detection.
-        factors: Reserved for providers of impact factors; only those in ``settings`` are used in this version.
+        factors: Providers of impact factors, objects or names, best first; they win over ``settings.factors``.
         tracer_provider: Where spans go; default: what ``settings.export`` and the application's own provider say.
         meter_provider: Where metrics go, likewise.
         clock: Where time comes from; for tests.
@@ -82,17 +83,13 @@ class Meter:
         settings: Settings | None = None,
         *,
         sources: Sequence[EnergySource | str] | None = None,
-        factors: None = None,
+        factors: Sequence[FactorProvider | str] | None = None,
         tracer_provider: trace.TracerProvider | None = None,
         meter_provider: metrics.MeterProvider | None = None,
         clock: Clock | None = None,
     ) -> None:
-        if factors is not None:
-            raise ConfigurationError(
-                "factors=: this version has no factor providers; set carbon_intensity_g_per_kwh, price_per_kwh and pue"
-            )
         self._given = settings
-        self._sources = sources
+        self._parts = {"sources": sources, "factors": factors}
         self._providers = (tracer_provider, meter_provider)
         self._clock = clock or SystemClock()
         self.session: Session | OffSession | None = None
@@ -104,7 +101,7 @@ class Meter:
         self._settings: Settings | None = None
         self._closed = False
         self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
-        if settings is not None or sources is not None:
+        if settings is not None or sources is not None or factors is not None:
             self._settings = self._load()
         _meters.add(self)
 
@@ -112,10 +109,10 @@ class Meter:
         settings = self._given if self._given is not None else Settings.load()
         if not isinstance(settings, Settings):
             raise ConfigurationError(f"settings={settings!r}: expected impactsdk.Settings, as Settings.load() gives")
-        if self._sources is not None:
-            arguments = {**settings.names(), "sources": self._sources, "export": settings.export}
-            parsed = Settings.load({}, sources=self._sources)
-            settings = type(settings)(**{**arguments, "sources": parsed.sources, "environ": settings.environ})
+        given = {name: parts for name, parts in self._parts.items() if parts is not None}
+        if given:
+            parsed = Settings.load({}, **given)
+            settings = dataclasses.replace(settings, **{name: getattr(parsed, name) for name in given})
         _check(settings)
         return settings
 

@@ -5,8 +5,11 @@ All are frozen. A number's name ends in its unit; ``None`` means unknown and is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
+
+from impactsdk.factor import Factor, Nature
 
 __all__ = [
     "Boundary",
@@ -21,7 +24,6 @@ __all__ = [
     "Totals",
 ]
 
-Nature = Literal["measured", "calculated", "estimated", "forecast"]
 Boundary = Literal["process", "cgroup", "machine"]
 Quality = Literal["measured", "interpolated", "bounded", "estimated", "partial", "absent"]
 Sharing = Literal["exclusive", "cpu_time", "board"]
@@ -84,31 +86,48 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Impact:
-    """What joules cost. Every field is ``None`` until a factor for it is known.
+    """What joules and seconds cost. A field is ``None`` while a factor for it is not known; :attr:`reasons` says why.
 
     Args:
-        carbon_g: Operational emissions, gCO2e, PUE included.
+        carbon_g: Operational emissions, location-based, gCO2e; power usage effectiveness (PUE) included where it is known.
+        carbon_market_g: The same with the market-based factor that the user gave.
         embodied_g: Share of the hardware's manufacture, gCO2e.
-        water_l: Water consumed, litres.
+        water_l: Water consumed on site and by the generation of the electricity, litres.
+        water_onsite_l: The part of it that is consumed on site; ``None`` if that is unknown.
         cost: Price of the electricity, in ``currency``.
+        compute_cost: Rent of the machine, or its purchase price spread over its lifetime, in ``currency``.
+        margin: Value of the functional units less these costs, in ``currency``; a rent contains the electricity.
         currency: ISO 4217 code.
-        damage_usd: Social cost of the carbon, USD of 2020.
-        health_daly: Disability-adjusted life years.
-        biodiversity_species_yr: Species-years.
-        sci_g_per_unit: Software Carbon Intensity (ISO/IEC 21031:2024), gCO2e per functional unit.
-        factors: The factors used, one mapping each: name, value, unit, place, year, scope, source.
+        damage_usd: Social cost of the carbon (operational, and embodied where known), USD of 2020.
+        health_daly: Disability-adjusted life years, from carbon and water.
+        biodiversity_species_yr: Potentially lost species times years, from carbon and water.
+        sci_g_per_unit: Software Carbon Intensity (ISO/IEC 21031:2024), gCO2e per functional unit: operational and, where it
+            is known, embodied.
+        nature: The weakest of the energy's nature and of the factors' that make carbon.
+        completeness: ``operational`` or ``operational+embodied``: what ``sci_g_per_unit``, damage and the like contain.
+        intervals: For each field that is known, its low and high end: the energy's interval times the factor's range.
+        factors: The factors used.
+        reasons: For what is unknown or left out, why, and which setting changes that.
     """
 
     carbon_g: float | None = None
+    carbon_market_g: float | None = None
     embodied_g: float | None = None
     water_l: float | None = None
+    water_onsite_l: float | None = None
     cost: float | None = None
+    compute_cost: float | None = None
+    margin: float | None = None
     currency: str | None = None
     damage_usd: float | None = None
     health_daly: float | None = None
     biodiversity_species_yr: float | None = None
     sci_g_per_unit: float | None = None
-    factors: tuple[dict[str, object], ...] = ()
+    nature: Nature | None = None
+    completeness: str | None = None
+    intervals: Mapping[str, tuple[float, float | None]] = field(default_factory=dict)
+    factors: tuple[Factor, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +154,10 @@ class Measurement:
         attribution: How shared devices were divided: ``exclusive``, ``cpu_time_share``, ``time_share``, joined by ``+``.
         unit: The functional unit, e.g. ``sentence``.
         units: How many of them this region did; ``None`` if unknown.
-        impact: What the joules cost.
+        impact: What ``energy_j`` and the time of this region and its descendants cost. Never sum it over spans.
+        self_impact: What ``self_energy_j`` and the region's own time cost: the one to be summed.
+        self_duration_s: The region's own part of the time: ``duration_s`` less that of its descendants; regions that run at
+            once share it. ``None`` if it is not known.
         trace_id: The span's trace, 32 hexadecimal digits; ``None`` without a recorded span.
         span_id: The span, 16 hexadecimal digits.
     """
@@ -160,6 +182,8 @@ class Measurement:
     unit: str | None = None
     units: float | None = None
     impact: Impact = field(default_factory=Impact)
+    self_impact: Impact = field(default_factory=Impact)
+    self_duration_s: float | None = None
     trace_id: str | None = None
     span_id: str | None = None
 
@@ -180,7 +204,8 @@ class Operation:
         energy_by_type: The same by ``hw.type``.
         unit: The functional unit.
         units: How many of them; ``None`` if none was ever reported.
-        impact: What the joules cost.
+        impact: What these joules and the regions' own time cost.
+        self_duration_s: Their own parts of the time, added.
     """
 
     count: int
@@ -190,6 +215,7 @@ class Operation:
     unit: str | None
     units: float | None
     impact: Impact = field(default_factory=Impact)
+    self_duration_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +228,8 @@ class Totals:
         unattributed_j: Energy of this boundary while no region was open.
         others_j: What the machine used for someone else.
         operations: Per name, the finished regions.
+        impact: What ``attributed_j + unattributed_j`` and the time since measuring began cost.
+        duration_s: That time, seconds.
     """
 
     channels: dict[str, float]
@@ -209,3 +237,5 @@ class Totals:
     unattributed_j: float
     others_j: float
     operations: dict[str, Operation]
+    impact: Impact = field(default_factory=Impact)
+    duration_s: float = 0.0

@@ -7,8 +7,9 @@ A new device is a new class in a new file with this shape; nothing has to be reg
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from impactsdk.factor import Factor, Place
 from impactsdk.model import Channel, Reading
 
 __all__ = ["Clock", "EnergySource", "FactorProvider", "Waker"]
@@ -72,7 +73,27 @@ class EnergySource(Protocol):
 
 @runtime_checkable
 class FactorProvider(Protocol):
-    """Knows grams, litres or money per kWh for a place and a time."""
+    """Knows grams, litres or money per kWh for a place and a time.
 
-    def factors(self, *, region: str | None, unix_ns: int) -> Sequence[dict[str, Any]]:
-        """The factors that apply, best first; empty if none is known."""
+    Called from the background thread about once a second, so it must answer from memory: whoever asks a network does so in a
+    thread of its own and answers with what it has. A provider is found without being passed if a factory that takes the
+    :class:`impactsdk.settings.Settings` stands in the entry-point group ``impactsdk.factors``.
+
+    Attributes:
+        name: Short and lower case: ``tables``, ``electricity_maps``.
+        trouble: Why it cannot say what it should at the moment, in one sentence that ends in what to do; ``None`` if it can.
+    """
+
+    name: str
+    trouble: str | None
+
+    def factors(self, *, place: Place | None, unix_ns: int) -> Sequence[Factor]:
+        """The factors that it knows for that place and time, at most one of a kind; empty if none.
+
+        Args:
+            place: Where; ``None`` if that is unknown.
+            unix_ns: When, nanoseconds since 1970.
+        """
+
+    def close(self) -> None:
+        """Let go of threads and connections. It may be asked again after that."""

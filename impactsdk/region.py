@@ -40,6 +40,7 @@ __all__ = [
 ]
 
 PAUSE, RESUME = "pause", "resume"
+_MOST_UNITS = 1e300
 
 
 class Recorder:
@@ -165,7 +166,10 @@ class Region(Entry):
         """
         if self.recorder is None or self.exit_ns is not None:
             raise RegionError(f"{self.name!r} is not open; add units inside the block")
-        self.units = getattr(self, "units", 0.0) + checked_units(units)
+        kind = units.__class__
+        if not ((kind is int or kind is float) and 0 <= units <= _MOST_UNITS):
+            units = checked_units(units)
+        self.units = getattr(self, "units", 0.0) + units
 
     def result(self, timeout_s: float = 5.0) -> Measurement:
         """What the region cost. Waits for the reading that covers its end, usually less than 125 ms.
@@ -186,9 +190,10 @@ class Region(Entry):
         if self.recorder is not None:
             return self._again()
         spec = self.spec
-        session = spec.host.session
+        host = spec.host
+        session: Any = host.session
         if session is None:
-            session = spec.host.begin()
+            session = host.begin()
             if self.recorder is not None:  # another thread entered the same block meanwhile
                 return self._again()
         self.recorder = session
@@ -199,8 +204,10 @@ class Region(Entry):
         self.exit_ns = None
         if spec.span:
             self._start_span(session)
-        self.enter_ns = session.now_ns()
-        session.append(self)
+        # Bound to names first: until 3.12 a call of something that lies in a slot is looked up anew each time.
+        now_ns, append = session.now_ns, session.append
+        self.enter_ns = now_ns()
+        append(self)
         self.token = _set(self)  # only now: what a signal handler measures must not begin before its parent
         if session.attention:
             session.attend()
@@ -324,7 +331,7 @@ def checked_units(units: float) -> float:
         value = float(units)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
-    if isinstance(units, bool | str) or not math.isfinite(value) or value < 0:
+    if isinstance(units, (bool, str)) or not math.isfinite(value) or value < 0:
         raise ConfigurationError(f"units={units!r}: expected a finite number >= 0")
     return value
 

@@ -19,17 +19,18 @@ from typing import Any
 from opentelemetry import metrics, trace
 
 from impactsdk.accounts import Accounts
-from impactsdk.discovery import candidates
-from impactsdk.energy.curve import Curve, Knot
+from impactsdk.devices import Devices
+from impactsdk.discovery import factor_providers, place_for
 from impactsdk.energy.ledger import Ledger
-from impactsdk.energy.registry import Registry, runtime_directory
 from impactsdk.energy.sampler import Probe, Sampler
 from impactsdk.energy.segment import Timeline
-from impactsdk.energy.share import CpuShare, cgroup_of
-from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError, SourceUnavailableError
+from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError
 from impactsdk.export.metrics import Snapshot, instruments_on
 from impactsdk.export.providers import resolve
 from impactsdk.export.spans import end_span
+from impactsdk.factor import Place
+from impactsdk.factors.book import Book
+from impactsdk.factors.hardware import hardware_factors
 from impactsdk.model import Measurement
 from impactsdk.protocols import Clock
 from impactsdk.region import PAUSE, Recorder, Region
@@ -81,25 +82,24 @@ class Session(Recorder):
         self._ledger: Ledger | None = None
         self._closing = False
         self._crowded = False
-        self._opened: list[Probe] = []
         self._tick_ns = 0
         self._anchor_ns = clock.unix_ns() - clock.now_ns()
-        self._registry = Registry(runtime_directory(settings.environ))
-        self._cpu_share: CpuShare | None = None
-        self._cpu_sampled = False
-        self._cpu_marks: dict[str, tuple[float, float]] = {}
-        self._outputs = resolve(settings, tracer_provider, meter_provider, version, self.complain)
+        self._devices = Devices(settings, clock, self.complain)
+        place = place_for(settings, tracer_provider)
+        self._book = Book(settings, factor_providers(settings, self.complain), place, self.complain)
+        self._outputs = resolve(settings, tracer_provider, meter_provider, version, self.complain, facts=self._book.facts())
         self.tracer = self._outputs.tracer
         self._instruments = [instruments_on(provider, version) for provider in self._outputs.meter_providers]
         for instruments in self._instruments:
             instruments.attach(self)
         self._sampler = Sampler(
             clock,
-            begin=self._open_sources,
-            before_round=self._begin_round,
+            begin=self._open,
+            before_round=self._devices.begin_round,
             settle=self._settle,
             busy=self._busy,
-            took=self._divide,
+            waiting=lambda: bool(self.events or self._pending),
+            took=self._devices.divide,
             end=self._end,
             sleeping=self._note_sleep,
         )
@@ -233,7 +233,7 @@ class Session(Recorder):
     def forsake(self) -> None:
         """In the child of a fork: all this is the parent's."""
         self.dead = True
-        self._registry.forsake()
+        self._devices.registry.forsake()
         for instruments in self._instruments:
             instruments.forsake()
         if self._outputs.journal is not None:
@@ -246,92 +246,23 @@ class Session(Recorder):
         return None if journal is None or not journal.written else journal.path
 
     @property
+    def place(self) -> Place | None:
+        """Where this machine stands, as far as that is known."""
+        return self._book.place
+
+    @property
     def summary_wanted(self) -> bool:
         """Whether the person at the terminal is to be told."""
         return self._outputs.summary
 
     # --- in the sampler's thread --------------------------------------------------------------------------------------
 
-    def _open_sources(self, sampler: Sampler) -> list[Probe]:
-        for probe in self._opened:  # by a thread that then hung
-            probe.close()
-        self._opened = probes = []
-        for alternatives in candidates(self.settings, self.complain):
-            for source in alternatives:
-                probe = Probe(source, self.clock, self.complain, self.settings.interval_s)
-                if probe.name in sampler.given_up:
-                    continue
-                sampler.calling(probe)
-                try:
-                    probe.open()
-                except SourceUnavailableError as error:
-                    quiet = getattr(error, "expected", False) and self.settings.sources is None
-                    _log.info("%s: %s", probe.name, error) if quiet else self.complain(
-                        f"open:{probe.name}", f"{probe.name}: {error}"
-                    )
-                    if sampler.superseded():
-                        return []
-                    continue
-                finally:
-                    if not sampler.superseded():
-                        sampler.calling(None)
-                if sampler.superseded():
-                    probe.close()
-                    return []
-                if probe.hung:
-                    continue
-                if getattr(source, "degraded", None):
-                    self.complain(f"degraded:{probe.name}", str(source.degraded))  # type: ignore[attr-defined]
-                probes.append(probe)
-                break
-        self._begin_sharing([curve for probe in probes for curve in probe.curves.values()])
+    def _open(self, sampler: Sampler) -> list[Probe]:
+        probes = self._devices.open(sampler)
+        self.accounts.curves = self._devices.curves
+        if probes or not sampler.superseded():
+            self._book.describe(hardware_factors([curve.channel for curve in self._devices.curves]))
         return probes
-
-    def _begin_sharing(self, curves: list[Curve]) -> None:
-        boundary = self.settings.boundary
-        self.accounts.curves = curves
-        shared = [curve.channel for curve in curves if curve.channel.sharing != "exclusive"]
-        if boundary == "machine" or not shared:
-            return
-        cgroup = None
-        try:
-            with open("/proc/self/cgroup", encoding="utf-8") as table:  # noqa: PTH123 - one line, no path arithmetic
-                cgroup = cgroup_of(table.read())
-        except OSError:
-            pass
-        if boundary == "cgroup" and cgroup is None:
-            self.complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
-        boards = [channel.id for channel in shared if channel.sharing == "board"]
-        joined_ns = self._registry.join(boundary=boundary, cgroup=cgroup, boards=boards)
-        if self._registry.error is not None and boards:
-            self.complain(
-                "registry",
-                f"other measuring processes cannot be seen: {self._registry.error}; a GPU that several use is counted by each; "
-                "IMPACTSDK_RUNTIME_DIR names another place",
-            )
-        if any(channel.sharing == "cpu_time" for channel in shared):
-            self._cpu_share = CpuShare(boundary, self._registry, cgroup=cgroup)
-        while boards and self.clock.now_ns() < joined_ns <= self.clock.now_ns() + 1_000_000_000:
-            time.sleep(0.002)  # once: until then the others do not know of us
-
-    def _begin_round(self) -> None:
-        self._cpu_sampled = False
-
-    def _divide(self, curve: Curve, knot: Knot | None) -> None:
-        """A channel was read: say what part of the interval that this closed is ours."""
-        if knot is None or self.settings.boundary == "machine":
-            return
-        sharing = curve.channel.sharing
-        if sharing == "cpu_time" and self._cpu_share is not None:
-            if not self._cpu_sampled:  # once a round, and only in those in which somebody asks
-                self._cpu_share.sample()
-                self._cpu_sampled = True
-            mark = self._cpu_marks.get(curve.channel.id)
-            self._cpu_marks[curve.channel.id] = (self._cpu_share.counted_s, self._cpu_share.busy_s)
-            if mark is not None:
-                curve.divide(self._cpu_share.since(*mark))
-        elif sharing == "board" and len(curve.knots) > 1:
-            curve.divide(*self._registry.board_share(curve.channel.id, *curve.window_ns()))
 
     def _note_sleep(self, asleep: bool) -> None:
         self.attention = asleep or self._crowded
@@ -348,6 +279,9 @@ class Session(Recorder):
                 start_ns = max([curve.knots[0].at_ns for curve in self.accounts.curves if curve.knots], default=now_ns)
                 self._timeline = Timeline(self.accounts.curves, start_ns)
                 self._ledger = Ledger(len(self.accounts.curves), start_ns)
+            rates = self._book.rates(self.unix_ns())
+            if rates is not self.accounts.pricing.rates:
+                self.accounts.turn(now_ns, rates, self._ledger)
             pending = self._pending
             if self.events:
                 self._drain()
@@ -420,7 +354,7 @@ class Session(Recorder):
     def _finish(self, region: Region) -> None:
         """A region's energy is known: account for it, end its span, tell whoever waits."""
         try:
-            self.accounts.add_units(region)
+            self.accounts.finish(region)
             span = region.span if region.spec.span else None
             if span is not None or self._listeners:
                 region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
@@ -479,7 +413,8 @@ class Session(Recorder):
             for probe in self._sampler.probes:
                 if not probe.hung:
                     probe.close()
-            self._registry.leave()
+            self._devices.registry.leave()
+            self._book.close()
             if self._outputs.journal is not None:
                 self._outputs.journal.close(self.snapshot())
         for instruments in self._instruments:

@@ -7,142 +7,49 @@ once and says where it came from.
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast, get_args
+from typing import Any
 
+from impactsdk import setting_values as parse
 from impactsdk.errors import ConfigurationError
 from impactsdk.model import Boundary
-from impactsdk.protocols import EnergySource
+from impactsdk.protocols import EnergySource, FactorProvider
 from impactsdk.semconv import ENV_OTEL_DISABLED, ENV_PREFIX
 
-__all__ = ["EXPORTS", "Settings"]
+__all__ = ["Settings"]
 
-EXPORTS = ("otel", "journal", "summary")
-_LONGEST_S = 86_400.0
 _VARIABLES_READ = ("IMPACTSDK_", "OTEL_", "CUDA_", "NVIDIA_VISIBLE_DEVICES", "LOCAL_", "SLURM_", "OMPI_")
 
 
-def _number(text: Any, *, expected: str, low: float, strict: bool, high: float = math.inf) -> float:
-    try:
-        value = math.nan if isinstance(text, bool | bytes) else float(text)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError(expected) from None
-    if not math.isfinite(value) or not low <= value <= high or (strict and value == low):
-        raise ValueError(expected)
-    return value
-
-
-def _positive_seconds(value: Any) -> float:
-    return _number(value, expected="a number of seconds > 0 (at most a day)", low=0.0, strict=True, high=_LONGEST_S)
-
-
-def _not_negative(value: Any) -> float:
-    return _number(value, expected="a number >= 0", low=0.0, strict=False)
-
-
-def _pue(value: Any) -> float:
-    return _number(value, expected="a number >= 1 (facility energy over IT energy)", low=1.0, strict=False)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("text that is not empty")
-    return value.strip()
-
-
-def _currency(value: Any) -> str:
-    if not isinstance(value, str) or len(value.strip()) != 3 or not (value.isascii() and value.strip().isalpha()):
-        raise ValueError("an ISO 4217 code of three letters, such as EUR")
-    return value.strip().upper()
-
-
-def _boundary(value: Any) -> Boundary:
-    word = value.strip().lower() if isinstance(value, str) else None
-    if word not in get_args(Boundary):
-        raise ValueError("one of " + ", ".join(get_args(Boundary)))
-    return cast(Boundary, word)
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    text = str(value).strip().lower()
-    if text in ("1", "true", "yes", "on"):
-        return True
-    if text in ("0", "false", "no", "off", ""):
-        return False
-    raise ValueError("true or false")
-
-
-def _directory(value: Any) -> Path:
-    text = os.fspath(value) if isinstance(value, str | os.PathLike) else None
-    if not isinstance(text, str) or not text.strip() or "\0" in text:
-        raise ValueError("a path")
-    try:
-        return Path(text).expanduser()
-    except RuntimeError:  # ~ of somebody who has no home
-        raise ValueError("a path; this home directory is not known") from None
-
-
-def _items(value: Any, expected: str) -> list[Any]:
-    if isinstance(value, str):
-        return [word.strip() for word in value.split(",")]
-    if isinstance(value, bytes | Mapping) or not isinstance(value, Iterable):
-        raise TypeError(expected)
-    return list(value)
-
-
-def _exports(value: Any) -> tuple[str, ...] | None:
-    """``None`` stands for ``auto``."""
-    expected = "auto, none, or a comma list of " + ", ".join(EXPORTS)
-    words = [word.lower() if isinstance(word, str) else word for word in _items(value, expected)]
-    if words == ["auto"]:
-        return None
-    if words == ["none"]:
-        return ()
-    if any(word not in EXPORTS for word in words):
-        raise ValueError(expected)
-    return tuple(dict.fromkeys(words))
-
-
-def _sources(value: Any) -> tuple[EnergySource | str, ...] | None:
-    """``None`` stands for detection."""
-    expected = "auto, none, or source names (nvml, rapl, cpu_model) or objects with open, read and close"
-    items = _items(value, expected)
-    if items == ["auto"]:
-        return None
-    if items == ["none"]:
-        return ()
-    for item in items:
-        if isinstance(item, str) and item and item not in ("auto", "none"):
-            continue
-        if not isinstance(item, str) and isinstance(item, EnergySource) and not isinstance(item, type):
-            continue
-        raise ValueError(expected)
-    return tuple(items)
-
-
 _PARSERS: dict[str, Callable[[Any], Any]] = {
-    "service_name": _text,
-    "export": _exports,
-    "directory": _directory,
-    "boundary": _boundary,
-    "interval_s": _positive_seconds,
-    "sources": _sources,
-    "region": _text,
-    "pue": _pue,
-    "wue": _not_negative,
-    "carbon_intensity_g_per_kwh": _not_negative,
-    "price_per_kwh": _not_negative,
-    "currency": _currency,
-    "enrich": _flag,
-    "shutdown_timeout_s": _positive_seconds,
-    "disabled": _flag,
+    "service_name": parse.text,
+    "export": parse.exports,
+    "directory": parse.directory,
+    "boundary": parse.boundary,
+    "interval_s": parse.positive_seconds,
+    "sources": parse.sources,
+    "region": parse.text,
+    "pue": parse.pue,
+    "wue": parse.not_negative,
+    "factors": parse.factors,
+    "carbon_intensity_g_per_kwh": parse.not_negative,
+    "carbon_intensity_market_g_per_kwh": parse.not_negative,
+    "water_intensity_l_per_kwh": parse.not_negative,
+    "embodied_kg": parse.not_negative,
+    "lifetime_years": parse.positive,
+    "resource_share": parse.share,
+    "price_per_kwh": parse.not_negative,
+    "compute_price_per_hour": parse.not_negative,
+    "purchase_price": parse.not_negative,
+    "value_per_unit": parse.not_negative,
+    "currency": parse.currency,
+    "enrich": parse.flag,
+    "shutdown_timeout_s": parse.positive_seconds,
+    "disabled": parse.flag,
 }
 
 
@@ -157,12 +64,24 @@ class Settings:
         boundary: ``process``, ``cgroup`` or ``machine``.
         interval_s: The longest time between two readings while a region is open, seconds.
         sources: Names or objects; ``None`` for detection.
-        region: Where the machine stands, e.g. ``FR`` or ``aws:eu-west-3``. Recorded with the results.
-        pue: Facility energy over IT energy, >= 1. Without it, impacts are those of the IT energy alone.
-        wue: Water used on site per kWh of IT energy, litres. Recorded with the results.
-        carbon_intensity_g_per_kwh: Of the electricity, gCO2e per kWh. Without it, carbon is unknown.
-        price_per_kwh: Of the electricity, in ``currency``. Without it, cost is unknown.
-        currency: ISO 4217 code.
+        region: Where the machine stands: a country (``FR``), a US state (``US-CA``), an eGRID code or a cloud region
+            (``aws:eu-west-3``). Default: what the OpenTelemetry resource or the cloud's own variables say, else unknown.
+        pue: Facility energy over IT energy, >= 1. Default: that of the cloud region; elsewhere the IT energy alone is counted.
+        wue: Water used on site per kWh of IT energy, litres. Default: that of the cloud region.
+        factors: Names or objects of providers of impact factors, best first; the bundled tables always come last.
+            ``()``: only what is set here.
+        carbon_intensity_g_per_kwh: Of the electricity, gCO2e per kWh, location-based. Default: from ``factors``.
+        carbon_intensity_market_g_per_kwh: The same by what you have contracted (market-based), reported beside.
+        water_intensity_l_per_kwh: Water consumed by the generation of the electricity. Default: from ``factors``.
+        embodied_kg: Manufacture of the hardware that the process uses, kgCO2e. Default: from tables, by device.
+        lifetime_years: Over which manufacture and purchase are spread. Default: from tables.
+        resource_share: The part of the machine that is reserved for this process, > 0 to 1. Default: all of it; in a virtual
+            machine its threads over those of an assumed host.
+        price_per_kwh: Of the electricity, in ``currency``. Default: from ``factors``.
+        compute_price_per_hour: Rent of the machine, in ``currency``, electricity included.
+        purchase_price: Of the machine, in ``currency``; instead of a rent.
+        value_per_unit: What one functional unit is worth to you, in ``currency``.
+        currency: ISO 4217 code of all prices.
         enrich: Reserved: energy on the spans of other instrumentations. Only ``False`` works in this version.
         shutdown_timeout_s: The most that leaving the process may wait for results to be written, seconds.
         disabled: Measure nothing. ``OTEL_SDK_DISABLED`` does the same.
@@ -178,8 +97,17 @@ class Settings:
     region: str | None = None
     pue: float | None = None
     wue: float | None = None
+    factors: tuple[FactorProvider | str, ...] | None = None
     carbon_intensity_g_per_kwh: float | None = None
+    carbon_intensity_market_g_per_kwh: float | None = None
+    water_intensity_l_per_kwh: float | None = None
+    embodied_kg: float | None = None
+    lifetime_years: float | None = None
+    resource_share: float | None = None
     price_per_kwh: float | None = None
+    compute_price_per_hour: float | None = None
+    purchase_price: float | None = None
+    value_per_unit: float | None = None
     currency: str = "USD"
     enrich: bool = False
     shutdown_timeout_s: float = 5.0
@@ -200,17 +128,21 @@ class Settings:
             if name not in _PARSERS:
                 raise ConfigurationError(f"{name}: there is no such setting; the settings are {', '.join(_PARSERS)}")
         values: dict[str, Any] = {"environ": MappingProxyType(variables)}
-        for name, parse in _PARSERS.items():
+        for name, meaning in _PARSERS.items():
             given = arguments.get(name)
             variable = ENV_PREFIX + name.upper()
             if given is not None:
-                values[name] = _parsed(parse, given, name)
+                values[name] = _parsed(meaning, given, name)
             elif variables.get(variable, "").strip():
-                values[name] = _parsed(parse, variables[variable], variable)
+                values[name] = _parsed(meaning, variables[variable], variable)
         if arguments.get("disabled") is None and not values.get("disabled"):
             # The OpenTelemetry specification: only "true" disables, anything else does not.
             values["disabled"] = variables.get(ENV_OTEL_DISABLED, "").strip().lower() == "true"
         settings = cls(**values)
+        if settings.compute_price_per_hour is not None and settings.purchase_price is not None:
+            raise ConfigurationError(
+                "compute_price_per_hour and purchase_price: a machine is rented or bought; set one of them"
+            )
         if settings.enrich:
             raise ConfigurationError(
                 "enrich=True: this version cannot put energy on other instrumentations' spans yet; leave it off"
@@ -230,9 +162,9 @@ class Settings:
         return self.names() == other.names() and mine == theirs
 
 
-def _parsed(parse: Callable[[Any], Any], value: Any, origin: str) -> Any:
+def _parsed(meaning: Callable[[Any], Any], value: Any, origin: str) -> Any:
     try:
-        return parse(value)
+        return meaning(value)
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"{origin}={_shown(value)}: expected {error}") from None
 

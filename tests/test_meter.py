@@ -145,26 +145,24 @@ def test_one_kilowatt_hour_costs_what_was_computed_by_hand() -> None:
         assert impact.carbon_g == pytest.approx(461.28)
         assert impact.cost == pytest.approx(0.30)
         assert impact.currency == "EUR"
-        assert impact.sci_g_per_unit == pytest.approx(461.28 / 4)
-        assert {factor["name"]: factor["value"] for factor in impact.factors} == {
-            "pue": 1.2,
-            "carbon_intensity": 384.40,
-            "price": 0.25,
-        }
+        assert impact.sci_g_per_unit == pytest.approx(461.28 / 4 + impact.embodied_g / 4)
+        by_user = {factor.kind: factor.value for factor in impact.factors if factor.source == "user"}
+        assert by_user == {"pue": 1.2, "carbon_intensity": 384.40, "price": 0.25}
         assert here.totals().operations["x"].impact.carbon_g == pytest.approx(461.28)
-        unknown = (impact.embodied_g, impact.water_l, impact.damage_usd, impact.health_daly, impact.biodiversity_species_yr)
-        assert unknown == (None,) * 5
 
 
 def test_without_factors_nothing_is_known_of_carbon_and_money() -> None:
-    with bench(pue=1.5) as here:
+    with bench(pue=1.5, factors="none") as here:
         with here.measured("x") as region:
             pass
-        assert region.result().impact == impactsdk.Impact()
+        impact = region.result().impact
+        known = (impact.carbon_g, impact.water_l, impact.cost, impact.damage_usd, impact.health_daly, impact.sci_g_per_unit)
+        assert known == (None,) * 6
+        assert "IMPACTSDK_CARBON_INTENSITY_G_PER_KWH" in impact.reasons["carbon_intensity"]
 
 
 def test_only_the_known_factor_is_used() -> None:
-    with bench(price_per_kwh=0.0) as here:
+    with bench(price_per_kwh=0.0, factors="none") as here:
         with here.measured("x") as region:
             pass
         impact = region.result().impact

@@ -17,6 +17,7 @@ TITLES = {
     WHOLE: WHOLE,
 }
 UNKNOWN = "unknown"
+_COSTS = ("phase", "carbon mg", "embodied mg", "water mL", "electricity", "SCI mg/sentence")
 _HEADER = ("phase", "joules", "watts", "seconds", "sentences", "J/sentence", "how", "result")
 # Weakest last: of several blocks, the sum is only as good as the weakest.
 _NATURES = ("measured", "calculated", "estimated", "forecast")
@@ -78,7 +79,11 @@ def table(rows: Sequence[Row]) -> str:
                 each.result,
             )
         )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(_HEADER))]
+    return _aligned(lines)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     align = [str.ljust, *[str.rjust] * 5, str.ljust, str.ljust]
     return "\n".join(
         "  ".join(map(lambda place, cell, width: place(cell, width), align, line, widths)).rstrip() for line in lines
@@ -91,9 +96,45 @@ def report(measurements: Mapping[str, Sequence[Any]], results: Mapping[str, str]
     parts = [table(rows)] if rows else ["no phase has run"]
     if ratio := _ratio(rows):
         parts.append(ratio)
+    parts += _impacts(measurements)
     if rows:
         parts.append(_obtained(rows[-1], [block for blocks in measurements.values() for block in blocks]))
     return "\n".join(parts)
+
+
+def _impacts(measurements: Mapping[str, Sequence[Any]]) -> list[str]:
+    """What those joules and seconds cost in carbon, water and money, and by which factors."""
+    lines, last = [_COSTS], None
+    for phase in TITLES:
+        impacts = [block.impact for block in measurements.get(phase, ())]
+        if not impacts:
+            continue
+        last = impacts[-1]
+        carbon_g, embodied_g = _sum([impact.carbon_g for impact in impacts]), _sum([impact.embodied_g for impact in impacts])
+        cost = _sum([impact.cost for impact in impacts])
+        sentences = None if phase in (TRACING, WHOLE) else _sum([block.units for block in measurements[phase]])
+        # Software Carbon Intensity: operational and embodied carbon per functional unit.
+        sci_g = None if carbon_g is None or not sentences else (carbon_g + (embodied_g or 0.0)) / sentences
+        lines.append(
+            (
+                TITLES.get(phase, phase),
+                _short(carbon_g, 1e3),
+                _short(embodied_g, 1e3),
+                _short(_sum([impact.water_l for impact in impacts]), 1e3),
+                UNKNOWN if cost is None else f"{cost * 100:.3g} cents ({last.currency})",
+                _short(sci_g, 1e3) if sentences else "",
+            )
+        )
+    if last is None or not last.factors:
+        return []
+    used = {factor.kind: factor for factor in last.factors}
+    origin = [str(used[kind]) for kind in ("carbon_intensity", "water_intensity", "price") if kind in used]
+    notes = [used["carbon_intensity"].note] if "carbon_intensity" in used and used["carbon_intensity"].note else []
+    return ["", _aligned(lines), f"Factors: {'; '.join(origin)}.", *notes, ""]
+
+
+def _short(value: float | None, scale: float) -> str:
+    return UNKNOWN if value is None else f"{value * scale:.3g}"
 
 
 def _ratio(rows: Sequence[Row]) -> str | None:

@@ -47,6 +47,13 @@ def _run(arguments: argparse.Namespace) -> int:
         print("nothing can be measured here")
     elif found.energy_j is not None:
         print(f"this process over {found.duration_s:.2f} s: {found.energy_j:.3g} J, quality {found.quality}")
+    place = session.place
+    print(f"place: {f'{place.name} ({place.code}), from {place.set_by}' if place else 'unknown'}")
+    for factor in snapshot.rates.factors:
+        spread = "" if factor.low in (None, factor.value) else f"  ({factor.low:.4g} to {factor.high:.4g})"
+        print(f"factor: {factor}{spread}")
+    for kind, reason in snapshot.rates.reasons.items():
+        print(f"unknown: {kind}: {reason}")
     for warning in caught:
         print(f"note: {warning.message}")
     return 0 if snapshot.channels else 1

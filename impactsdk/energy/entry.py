@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from impactsdk.energy.vector import EXTRAS, HIGH, LOW
+
 if TYPE_CHECKING:
     from impactsdk.energy.segment import Segment
 
@@ -100,8 +102,13 @@ class Entry:
     end_weight: int
     end_drift: tuple[int, float]
 
+    @property
+    def has_inner(self) -> bool:
+        """Whether regions have ended inside it."""
+        return self.inclusive is not None or self.child_tau != 0.0
+
     def self_j(self) -> list[float]:
-        """Own energy by channel, then the models' slack down and up. For a finished region."""
+        """Own energy by channel, then what stands behind the channels in each vector. For a finished region."""
         tau = self.tau
         rated = [rate * tau for rate in self.end_segment.rates]
         return rated if self.credits is None else [a + b for a, b in zip(self.credits, rated, strict=True)]
@@ -123,8 +130,8 @@ class Entry:
             surplus_ns: How much longer the ledger took it for open than it was.
         """
         inclusive = self.inclusive_j()
-        slack_low_j, slack_high_j = inclusive[-2], inclusive[-1]
-        energy_j = math.fsum(inclusive[:-2])
+        slack_low_j, slack_high_j = inclusive[LOW], inclusive[HIGH]
+        energy_j = math.fsum(inclusive[:-EXTRAS])
         lost_j, early_j = self._unseen_j(missed_ns)
         if self.concurrent or self.broken:
             error_j = self.error_j + self.child_error_j
@@ -143,14 +150,14 @@ class Entry:
 
     def self_interval_j(self, low_j: float, high_j: float, *, missed_ns: int = 0, surplus_ns: int = 0) -> tuple[float, float]:
         """The interval that holds the true own energy, given that of the inclusive one."""
-        if self.inclusive is None and self.child_tau == 0.0:
+        if not self.has_inner:
             return low_j, high_j
         own = self.self_j()
-        energy_j = math.fsum(own[:-2])
+        energy_j = math.fsum(own[:-EXTRAS])
         lost_j, early_j = self._unseen_j(missed_ns)
         surplus_j = self.end_segment.max_w * surplus_ns * 1e-9 if surplus_ns > 0 else 0.0
-        own_low_j = max(0.0, min(energy_j - self.error_j - own[-2] - early_j - surplus_j, energy_j))
-        return own_low_j, max(energy_j, min(high_j, energy_j + self.error_j + own[-1] + lost_j))
+        own_low_j = max(0.0, min(energy_j - self.error_j - own[LOW] - early_j - surplus_j, energy_j))
+        return own_low_j, max(energy_j, min(high_j, energy_j + self.error_j + own[HIGH] + lost_j))
 
     def _unseen_j(self, missed_ns: int) -> tuple[float, float]:
         """What may have been used without being counted, and counted without having been used, while the region was open."""

@@ -16,6 +16,7 @@ import math
 
 from impactsdk.energy.entry import Entry, Tally, drifted_j
 from impactsdk.energy.segment import Segment
+from impactsdk.energy.vector import EXTRAS
 
 __all__ = ["Ledger"]
 
@@ -24,13 +25,15 @@ class Ledger:
     """The account of one process. Feed it segments in order and, within each, events in order of time."""
 
     def __init__(self, channels: int, start_ns: int) -> None:
-        width = channels + 2
+        width = channels + EXTRAS
         self.now_ns = start_ns
         self.weight = 0
         self.open_entries: dict[Entry, None] = {}
         self.channels_j = [0.0] * channels
         self.attributed_j = [0.0] * channels
         self.unattributed_j = [0.0] * channels
+        self.attributed_extras = [0.0] * EXTRAS
+        self.unattributed_extras = [0.0] * EXTRAS
         self._v = [0.0] * width
         self._drift = (0, 0.0)
         self._tau = 0.0
@@ -71,6 +74,9 @@ class Ledger:
             self.channels_j[index] += rate * width_ns
             self.attributed_j[index] += rates[index] * self._busy_ns
             self.unattributed_j[index] += rates[index] * idle_ns + segment.late_rates[index] * width_ns
+        for index, rate in enumerate(rates[-EXTRAS:]):
+            self.attributed_extras[index] += rate * self._busy_ns
+            self.unattributed_extras[index] += rate * idle_ns
 
     def _advance(self, at_ns: int) -> None:
         elapsed_ns = at_ns - self.now_ns

@@ -6,12 +6,13 @@ It never holds up a caller. A source that hangs holds up only its own thread: wh
 
 from __future__ import annotations
 
-import inspect
 import logging
 import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from operator import attrgetter
+from types import GeneratorType
 from typing import TypeVar
 
 from impactsdk.energy.curve import SILENCE_NS, Curve, Knot
@@ -24,8 +25,12 @@ __all__ = ["Probe", "Sampler"]
 _IDLE_S = 10.0
 _TOGETHER_NS = 3_000_000
 """What is due so soon is read in the same round: a wake costs more than a reading."""
-_SETTLE_NS = 90_000_000
-"""Without a new knot there is little to settle; it is looked at this often all the same."""
+_ALONG = 0.45
+"""How much of its period a source may be read early, for the company."""
+_GRACE = 0.1
+"""How much of its period it is left to wait for company."""
+_SETTLE_NS = 500_000_000
+"""While nothing ends there is nothing to settle; the totals are brought up to date this often all the same."""
 _LINGER_NS = 1_000_000_000
 _HANG_NS = 2_000_000_000
 _BACKLOG = 2_000
@@ -42,6 +47,8 @@ class Probe:
         self.name = str(getattr(source, "name", type(source).__name__))
         self.curves: dict[str, Curve] = {}
         self.samples = 0
+        self.immediate = False
+        """Whether a reading now settles everything up to now: all its counters are finer than the time between readings."""
         self.dead = False
         self.hung = False
         self.due_ns = 0
@@ -67,6 +74,8 @@ class Probe:
             raise
         except BaseException as error:  # even an exit: it is our thread, not the user's, that would end
             raise SourceUnavailableError(f"{self.name} could not be opened: {_said(error)}") from error
+        ticks_s = [curve.channel.tick_s for curve in self.curves.values()]
+        self.immediate = all(tick_s is not None and tick_s <= 0.004 for tick_s in ticks_s)
         self._opened = True
 
     @property
@@ -76,12 +85,6 @@ class Probe:
             return float(min(self._interval_s * 2 ** min(self._failures, 6), _IDLE_S))
         return min([curve.poll_s for curve in self.curves.values()] + [self._interval_s])
 
-    @property
-    def immediate(self) -> bool:
-        """Whether a reading now settles everything up to now: all its counters are finer than the time between readings."""
-        ticks_s = [curve.channel.tick_s for curve in self.curves.values()]
-        return all(tick_s is not None and tick_s <= 0.004 for tick_s in ticks_s)
-
     def poll(self, took: Callable[[Curve, Knot | None], None], wanted: Callable[[], bool]) -> None:
         """Read all channels once into their curves; a failure is a gap. Stops quietly when it is not ``wanted`` any more."""
         now_ns = self.clock.now_ns
@@ -90,7 +93,7 @@ class Probe:
         begun_ns = before_ns = now_ns()
         try:
             readings = self.source.read()
-            lazily = inspect.isgenerator(readings)
+            lazily = type(readings) is GeneratorType
             for reading in readings:
                 after_ns = now_ns()
                 if not wanted():
@@ -173,6 +176,7 @@ class Sampler:
         begin: Called first, in the thread: opens the sources and returns the probes.
         settle: Called after each round; returns how many events wait for a later reading.
         busy: Whether regions are open or events wait.
+        waiting: Whether events wait: a new knot may then settle them.
         took: Called with each curve that was read and the knot that made.
         before_round: Called before each round, to look at the clocks that the readings are shared by.
         sleeping: Told when the sampler begins to sleep long or a device is called, so that a region that opens wakes it or
@@ -187,6 +191,7 @@ class Sampler:
         begin: Callable[[Sampler], Sequence[Probe]],
         settle: Callable[[], int],
         busy: Callable[[], bool],
+        waiting: Callable[[], bool],
         took: Callable[[Curve, Knot | None], None],
         before_round: Callable[[], None],
         end: Callable[[], None],
@@ -201,6 +206,7 @@ class Sampler:
         self.given_up: set[str] = set()
         self._waker = clock.waker()
         self._begin, self._settle, self._busy, self._took, self._end = begin, settle, busy, took, end
+        self._waiting = waiting
         self._before_round, self._sleeping = before_round, sleeping
         self._idle_s = idle_s
         self._lock = threading.Lock()
@@ -292,7 +298,7 @@ class Sampler:
 
     def _run(self, opening: bool) -> None:
         if opening:
-            self.probes = self._begin(self)
+            self.probes = sorted(self._begin(self), key=attrgetter("immediate"))  # those that go along with others come last
             if self.superseded():
                 return
         cpu_before_s = time.thread_time()
@@ -304,11 +310,12 @@ class Sampler:
             self._knots = 0
             for probe in self.probes:
                 now_ns = self.clock.now_ns() + _TOGETHER_NS
-                if (
-                    probe.dead
-                    or probe.hung
-                    or not (first or stopping or now_ns >= probe.due_ns or (urgent and probe.immediate))
-                ):
+                if probe.dead or probe.hung:
+                    continue
+                asked = first or stopping or (urgent and probe.immediate)
+                # One that may be read at any time is read along with news of another: what both show then settles at once.
+                along = self._knots and probe.immediate and now_ns >= probe.due_ns - round(_ALONG * probe.period_s * 1e9)
+                if not (asked or along or now_ns >= probe.due_ns):
                     continue
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
@@ -320,7 +327,8 @@ class Sampler:
                     return
                 self.calling(None)
                 self._sleeping(False)
-            if self._knots or first or stopping or urgent or waiting or self.clock.now_ns() - settled_ns > _SETTLE_NS:
+            wanted = first or stopping or urgent or waiting or (self._knots and self._waiting())
+            if wanted or self.clock.now_ns() - settled_ns > _SETTLE_NS:
                 waiting = self._guard(self._settle) or 0
                 settled_ns = self.clock.now_ns()
             if first:
@@ -358,7 +366,11 @@ class Sampler:
                 self._urgent = True
                 self._waker.wait(0.01)
                 return
-            due_ns = min((probe.due_ns for probe in working), default=now_ns + 100_000_000)
+            grace = _GRACE if not all(probe.immediate for probe in working) else 0.0
+            due_ns = min(
+                (probe.due_ns + round(grace * probe.period_s * 1e9) * probe.immediate for probe in working),
+                default=now_ns + 100_000_000,
+            )
             self._waker.wait(max(0.001, (due_ns - now_ns) * 1e-9))
             return
         self._sleeping(True)

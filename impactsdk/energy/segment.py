@@ -59,7 +59,8 @@ class Lane(NamedTuple):
 class Segment:
     """One stretch ``[start_ns, end_ns)``. Rates are joules per nanosecond.
 
-    ``rates`` has one own rate per channel, then how much less and how much more the models' bounds would credit.
+    ``rates`` has one own rate per channel, then how much less and how much more the models' bounds would credit, then that of
+    time: a region's own seconds are divided as its joules are.
     ``v`` is the ledger's virtual energy at the start, in the same layout. ``lost`` is what may have been used unseen from the
     beginning to the start of this segment: nanoseconds for which nothing bounds it, joules, and joules that may have been
     counted though they were used before the first reading.
@@ -110,7 +111,7 @@ class Segment:
             slack_low += rate * (1 - knot.low_gain)
             slack_high += rate * (knot.high_gain - 1)
             self.failed_rate += knot.failed / len(curves)
-        self.rates += [slack_low, slack_high]
+        self.rates += [slack_low, slack_high, 1e-9]
 
     def _add(self, rate: float, total_rate: float, late_rate: float) -> None:
         self.rates.append(rate)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from impactsdk.energy.machine import busy_and_total_s
 from impactsdk.energy.registry import Peer, Registry
 from impactsdk.model import Boundary
 
@@ -72,11 +73,7 @@ class CpuShare:
 
 def machine_busy_s() -> float:
     """Busy CPU seconds of the whole machine since boot; stolen, idle and waiting time left out."""
-    import psutil
-
-    times = psutil.cpu_times()
-    # guest and guest_nice are already in user and nice (proc(5)).
-    return float(sum(getattr(times, field, 0.0) for field in ("user", "nice", "system", "irq", "softirq")))
+    return busy_and_total_s()[0]
 
 
 class ProcessTree:
@@ -104,6 +101,8 @@ class ProcessTree:
 
     def own_s(self) -> float:
         """Cumulative seconds since this object was made, for the descendants; since its start, for the process itself."""
+        if self._childless():
+            return time.process_time() + self._children_s
         now = time.perf_counter()
         if now >= self._scan_at:
             self._scan()
@@ -114,6 +113,18 @@ class ProcessTree:
             return time.process_time() + self._children_s
         own = self._me.cpu_times()
         return float(own.user + own.system) + self._children_s
+
+    def _childless(self) -> bool:
+        """Whether there is no child and none was reaped since the last look: one call instead of a walk through /proc."""
+        if not self._is_self or self._known or self._awaited or self._reaped_now_s() != self._reaped_s:
+            return False
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # only asks: whoever waits for a child still finds it
+        except ChildProcessError:
+            return True
+        except (OSError, AttributeError):  # not on this system
+            pass
+        return False
 
     def _read_children(self) -> None:
         """Add what the descendants used since the last look; one that ended moves into its parent's reaped time."""

@@ -17,7 +17,8 @@ from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
 from opentelemetry.trace import Span
 
 from impactsdk import semconv
-from impactsdk.model import Boundary, Channel, Totals
+from impactsdk.model import Boundary, Channel, Impact, Totals
+from impactsdk.rates import Rates
 
 __all__ = ["Account", "Instruments", "Snapshot", "channel_attributes", "instruments_on"]
 
@@ -33,6 +34,12 @@ class Snapshot:
     power_w: dict[str, float]
     by_type_j: dict[str, dict[str, float]]
     """State (``attributed``, ``unattributed``, ``others``), then ``hw.type``: joules."""
+    unattributed: Impact
+    """What the energy and the time in which no region was open cost."""
+    unattributed_s: float
+    """How long that was."""
+    rates: Rates
+    """The factors that hold now."""
     boundary: Boundary
     samples: dict[str, int]
     sampler_cpu_s: float
@@ -109,6 +116,27 @@ class Instruments:
             "J",
             "Own energy of each operation; with its states it adds up to hw.energy",
         )
+        meter.create_observable_counter(
+            semconv.METRIC_CARBON, [observe(_carbon)], "g{CO2e}", "Operational and embodied emissions of each operation"
+        )
+        meter.create_observable_counter(
+            semconv.METRIC_WATER, [observe(_water)], "L", "Water consumed on site and by generation"
+        )
+        meter.create_observable_counter(
+            semconv.METRIC_COST, [observe(_cost)], "{currency}", "Price of electricity and of computers"
+        )
+        meter.create_observable_gauge(
+            semconv.METRIC_CARBON_INTENSITY, [observe(_intensity)], "g{CO2e}/(kW.h)", "The factor that is in force"
+        )
+        meter.create_observable_counter(
+            semconv.METRIC_OPERATION_DURATION, [observe(_durations)], "s", "Durations of the finished calls, added"
+        )
+        meter.create_observable_counter(
+            semconv.METRIC_OPERATION_OWN_TIME,
+            [observe(_own_times)],
+            "s",
+            "Own time of each operation; with its states, wall time",
+        )
         meter.create_observable_counter(semconv.METRIC_OPERATION_COUNT, [observe(_counts)], "{call}", "Finished calls")
         meter.create_observable_counter(
             semconv.METRIC_FUNCTIONAL_UNITS, [observe(_units)], "{unit}", "Functional units done by each operation"
@@ -183,6 +211,69 @@ def _energy(snapshot: Snapshot) -> Iterator[Observation]:
                 yield Observation(energy_j, {semconv.HW_TYPE: kind, semconv.STATE: state, **fixed})
 
 
+def _impacts(snapshot: Snapshot) -> Iterator[tuple[Impact, dict[str, Any]]]:
+    """The impact of each operation, and of what belonged to none, with the declarations that go with each value."""
+    fixed = {semconv.BOUNDARY: snapshot.boundary, semconv.METHOD: "+".join(dict.fromkeys(c.method for c in snapshot.channels))}
+    for name, operation in snapshot.totals.operations.items():
+        unit = {} if operation.unit is None else {semconv.FUNCTIONAL_UNIT_NAME: operation.unit}
+        yield operation.impact, {semconv.OPERATION: name, semconv.STATE: "attributed", **unit, **fixed}
+    yield snapshot.unattributed, {semconv.STATE: "unattributed", **fixed}
+
+
+def _declared(impact: Impact, attributes: dict[str, Any]) -> dict[str, Any]:
+    return {**attributes, semconv.NATURE: impact.nature, semconv.COMPLETENESS: impact.completeness}
+
+
+def _carbon(snapshot: Snapshot) -> Iterator[Observation]:
+    for impact, attributes in _impacts(snapshot):
+        for scope, carbon_g in (("operational", impact.carbon_g), ("embodied", impact.embodied_g)):
+            if carbon_g is not None:
+                yield Observation(carbon_g, {**_declared(impact, attributes), semconv.IMPACT_SCOPE: scope})
+
+
+def _water(snapshot: Snapshot) -> Iterator[Observation]:
+    for impact, attributes in _impacts(snapshot):
+        generation_l = impact.water_l
+        if generation_l is not None and impact.water_onsite_l is not None:
+            generation_l -= impact.water_onsite_l
+        for kind, water_l in (("onsite", impact.water_onsite_l), ("generation", generation_l)):
+            if water_l is not None:
+                yield Observation(water_l, {**_declared(impact, attributes), semconv.WATER_KIND: kind})
+
+
+def _cost(snapshot: Snapshot) -> Iterator[Observation]:
+    for impact, attributes in _impacts(snapshot):
+        for kind, cost in (("electricity", impact.cost), ("compute", impact.compute_cost)):
+            if cost is not None:
+                money = {semconv.COST_KIND: kind, semconv.COST_CURRENCY: impact.currency}
+                yield Observation(cost, {**_declared(impact, attributes), **money})
+
+
+def _intensity(snapshot: Snapshot) -> Iterator[Observation]:
+    for factor in snapshot.rates.factors:
+        if factor.kind in ("carbon_intensity", "carbon_intensity_market"):
+            values = {
+                semconv.GRID_ZONE: factor.place,
+                semconv.GRID_SIGNAL: "average",
+                semconv.GRID_SCOPE: factor.scope,
+                semconv.GRID_YEAR: factor.year,
+                semconv.GRID_SOURCE: factor.source,
+                semconv.NATURE: factor.nature,
+            }
+            yield Observation(factor.value, {name: value for name, value in values.items() if value is not None})
+
+
+def _durations(snapshot: Snapshot) -> Iterator[Observation]:
+    for name, operation in snapshot.totals.operations.items():
+        yield Observation(operation.duration_s, {semconv.OPERATION: name})
+
+
+def _own_times(snapshot: Snapshot) -> Iterator[Observation]:
+    for name, operation in snapshot.totals.operations.items():
+        yield Observation(operation.self_duration_s, {semconv.OPERATION: name, semconv.STATE: "attributed"})
+    yield Observation(snapshot.unattributed_s, {semconv.STATE: "unattributed"})
+
+
 def _counts(snapshot: Snapshot) -> Iterator[Observation]:
     for name, operation in snapshot.totals.operations.items():
         yield Observation(operation.count, {semconv.OPERATION: name})
@@ -208,4 +299,17 @@ def _dropped(snapshot: Snapshot) -> Iterator[Observation]:
     yield Observation(snapshot.dropped)
 
 
-_COUNTERS: tuple[_View, ...] = (_hw_energy, _energy, _counts, _units, _samples, _cpu_time, _dropped)
+_COUNTERS: tuple[_View, ...] = (
+    _hw_energy,
+    _energy,
+    _carbon,
+    _water,
+    _cost,
+    _durations,
+    _own_times,
+    _counts,
+    _units,
+    _samples,
+    _cpu_time,
+    _dropped,
+)

@@ -5,7 +5,7 @@ The global providers are looked at and never replaced.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +41,13 @@ def resolve(
     meter_provider: metrics.MeterProvider | None,
     version: str,
     complain: Callable[[str, str], None],
+    *,
+    facts: Mapping[str, float | str] | None = None,
 ) -> Outputs:
-    """The outputs that the settings, the arguments, the application and the environment ask for, in this order."""
+    """The outputs that the settings, the arguments, the application and the environment ask for, in this order.
+
+    ``facts`` go into the resource of the providers that are made here.
+    """
     of_app_traces, of_app_metrics = tracer_provider, meter_provider
     wanted = settings.export
     if wanted is None or "otel" in wanted:
@@ -52,17 +57,18 @@ def resolve(
     if wanted is None:
         wanted = ("otel",) if of_app_traces or of_app_metrics or otlp else ("journal", "summary")
     outputs = Outputs(summary="summary" in wanted)
+    facts = facts or {}
     provider = None
     if of_app_traces or of_app_metrics:  # an argument counts whatever is exported otherwise
         provider = of_app_traces
         outputs.used += [used for used in (of_app_traces, of_app_metrics) if used is not None]
         outputs.meter_providers += [of_app_metrics] if of_app_metrics is not None else []
     elif "otel" in wanted:
-        provider = _otlp(settings, outputs, complain)
+        provider = _otlp(settings, facts, outputs, complain)
         if provider is None and "journal" not in wanted:
             wanted = (*wanted, "journal")
     if "journal" in wanted:
-        provider = _journal(settings, outputs, provider, version, complain)
+        provider = _journal(settings, facts, outputs, provider, version, complain)
     if provider is not None:
         outputs.tracer = provider.get_tracer(semconv.SCOPE_NAME, version, schema_url=semconv.SCHEMA_URL)
     return outputs
@@ -80,19 +86,15 @@ def _app_meter_provider() -> metrics.MeterProvider | None:
     return None if unset else provider
 
 
-def _resource(settings: Settings) -> Resource:
+def _resource(settings: Settings, facts: Mapping[str, float | str]) -> Resource:
     from opentelemetry.sdk.resources import Resource
 
-    values: dict[str, Any] = {
-        "service.name": settings.service_name,
-        semconv.PUE: settings.pue,
-        semconv.WUE: settings.wue,
-        semconv.GRID_ZONE: settings.region,
-    }
-    return Resource.create({name: value for name, value in values.items() if value is not None})
+    return Resource.create({**facts, **({"service.name": settings.service_name} if settings.service_name else {})})
 
 
-def _otlp(settings: Settings, outputs: Outputs, complain: Callable[[str, str], None]) -> trace.TracerProvider | None:
+def _otlp(
+    settings: Settings, facts: Mapping[str, float | str], outputs: Outputs, complain: Callable[[str, str], None]
+) -> trace.TracerProvider | None:
     try:
         from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -108,7 +110,7 @@ def _otlp(settings: Settings, outputs: Outputs, complain: Callable[[str, str], N
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    resource = _resource(settings)
+    resource = _resource(settings, facts)
     traces = TracerProvider(resource=resource, shutdown_on_exit=False)
     traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     reader = PeriodicExportingMetricReader(OTLPMetricExporter())
@@ -120,6 +122,7 @@ def _otlp(settings: Settings, outputs: Outputs, complain: Callable[[str, str], N
 
 def _journal(
     settings: Settings,
+    facts: Mapping[str, float | str],
     outputs: Outputs,
     provider: trace.TracerProvider | None,
     version: str,
@@ -130,7 +133,7 @@ def _journal(
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-    resource = _resource(settings)
+    resource = _resource(settings, facts)
     reader = InMemoryMetricReader()
     values = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
     outputs.meter_providers.append(values)

@@ -7,14 +7,37 @@ from typing import Any
 from opentelemetry.trace import Span
 
 from impactsdk import semconv
+from impactsdk.factor import Factor
 from impactsdk.model import Measurement
 
 __all__ = ["attributes_of", "end_span"]
+
+_ON_SPANS = (
+    "carbon_intensity",
+    "carbon_intensity_market",
+    "pue",
+    "wue",
+    "water_intensity",
+    "price",
+    "compute_price",
+    "embodied",
+)
+_last_told: tuple[tuple[Factor, ...], str | None] = ((), None)
+
+
+def _told(factors: tuple[Factor, ...]) -> str | None:
+    """The factors behind the attributes in one text; they are the same ones for span after span."""
+    global _last_told
+    if _last_told[0] is not factors:
+        _last_told = (factors, "; ".join(str(factor) for factor in factors if factor.kind in _ON_SPANS) or None)
+    return _last_told[1]
 
 
 def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dict[str, Any]:
     """The ``impact.*`` attributes of one span; what is unknown is left out."""
     duration_s, self_j = measurement.duration_s, measurement.energy_j
+    own = measurement.self_impact
+    carbon_low_g, carbon_high_g = own.intervals.get("carbon_g", (None, None))
     values: dict[str, Any] = {
         semconv.OPERATION: measurement.name,
         semconv.ENERGY_SELF: measurement.self_energy_j,
@@ -29,11 +52,25 @@ def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dic
         semconv.NATURE: measurement.nature,
         semconv.METHOD: measurement.method,
         semconv.BOUNDARY: measurement.boundary,
-        semconv.COMPLETENESS: "operational",
+        semconv.COMPLETENESS: own.completeness or "operational",
         semconv.ATTRIBUTION: measurement.attribution,
         semconv.FUNCTIONAL_UNIT_NAME: measurement.unit,
         semconv.FUNCTIONAL_UNIT_COUNT: measurement.units,
         semconv.INTERRUPTED: True if interrupted else None,
+        semconv.DURATION_SELF: measurement.self_duration_s,
+        semconv.CARBON_SELF: own.carbon_g,
+        semconv.CARBON_SELF_LOW: carbon_low_g,
+        semconv.CARBON_SELF_HIGH: carbon_high_g,
+        semconv.CARBON_INCLUSIVE: measurement.impact.carbon_g,
+        semconv.CARBON_MARKET: own.carbon_market_g,
+        semconv.CARBON_EMBODIED: own.embodied_g,
+        semconv.CARBON_NATURE: None if own.carbon_g is None else own.nature,
+        semconv.SCI: measurement.impact.sci_g_per_unit,
+        semconv.COST_SELF: own.cost,
+        semconv.COST_COMPUTE: own.compute_cost,
+        semconv.COST_CURRENCY: own.currency,
+        semconv.WATER_SELF: own.water_l,
+        semconv.FACTORS: _told(own.factors),
     }
     for kind, energy_j in measurement.self_energy_by_type.items():
         values[semconv.ENERGY_TYPE_PREFIX + kind] = energy_j

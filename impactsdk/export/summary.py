@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from impactsdk.export.metrics import Snapshot
-from impactsdk.model import Operation
+from impactsdk.export.units import carbon, energy, money, scaled, water
+from impactsdk.model import Impact, Operation
 
-__all__ = ["joules", "summarise"]
+__all__ = ["impact_lines", "summarise"]
 
 _MOST_OPERATIONS = 8
-
-
-def joules(energy_j: float | None) -> str:
-    """Energy in a unit that a person can read; ``unknown`` where it is."""
-    if energy_j is None:
-        return "unknown"
-    size = abs(energy_j)
-    if size >= 3.6e5:
-        return f"{energy_j / 3.6e6:.3f} kWh"
-    if size >= 1e4:
-        return f"{energy_j / 1e3:.1f} kJ"
-    if size >= 1 or size == 0:
-        return f"{energy_j:.1f} J"
-    return f"{energy_j * 1e3:.3g} mJ"
 
 
 def summarise(snapshot: Snapshot, journal: Path | None) -> str:
@@ -36,10 +24,10 @@ def summarise(snapshot: Snapshot, journal: Path | None) -> str:
     lines = []
     if known:
         total_j = totals.attributed_j + totals.unattributed_j
-        others = f", {joules(totals.others_j)} of the machine for others" if totals.others_j > 0 else ""
+        others = f", {energy(totals.others_j)} of the machine for others" if totals.others_j > 0 else ""
         lines.append(
-            f"impactsdk: this {snapshot.boundary} used {joules(total_j)}: {joules(totals.attributed_j)} in measured regions, "
-            f"{joules(totals.unattributed_j)} outside{others}"
+            f"impactsdk: this {snapshot.boundary} used {energy(total_j)} ({scaled(total_j / 3600, 'Wh')}): "
+            f"{energy(totals.attributed_j)} in measured regions, {energy(totals.unattributed_j)} outside{others}"
         )
     else:
         lines.append("impactsdk: the energy is unknown: no device could be read")
@@ -49,6 +37,7 @@ def summarise(snapshot: Snapshot, journal: Path | None) -> str:
     if len(ordered) > _MOST_OPERATIONS:
         lines.append(f"  and {len(ordered) - _MOST_OPERATIONS} more")
     if known:
+        lines += [f"  {line}" for line in impact_lines(totals.impact)]
         how = ", ".join(f"{channel.id} by {channel.method} ({channel.nature})" for channel in snapshot.channels[:4])
         more = f" and {len(snapshot.channels) - 4} more" if len(snapshot.channels) > 4 else ""
         lines.append(f"  from {how}{more}; boundary {snapshot.boundary}")
@@ -57,12 +46,52 @@ def summarise(snapshot: Snapshot, journal: Path | None) -> str:
     return "\n".join(lines) + "\n"
 
 
+def impact_lines(impact: Impact) -> list[str]:
+    """Carbon, water and money with their ranges, and by which factors; one line more where the place is not known."""
+    said = []
+    if impact.carbon_g is not None:
+        said.append(f"{carbon(impact.carbon_g)}{_between(impact, 'carbon_g', carbon)}")
+    if impact.carbon_market_g is not None:
+        said.append(f"{carbon(impact.carbon_market_g)} by contract")
+    if impact.embodied_g is not None:
+        said.append(f"{carbon(impact.embodied_g)}{_between(impact, 'embodied_g', carbon)} for making the hardware")
+    if impact.water_l is not None:
+        said.append(f"{water(impact.water_l)}{_between(impact, 'water_l', water)} of water")
+    if impact.cost is not None:
+        said.append(f"{money(impact.cost, impact.currency)} of electricity")
+    if impact.compute_cost is not None:
+        said.append(f"{money(impact.compute_cost, impact.currency)} of computers")
+    if impact.margin is not None:
+        said.append(f"margin {money(impact.margin, impact.currency)}")
+    lines = ["; ".join(said)] if said else []
+    intensity = next((factor for factor in impact.factors if factor.kind == "carbon_intensity"), None)
+    if intensity is not None and impact.carbon_g is not None:
+        origin = ", ".join(str(word) for word in (intensity.place, intensity.year, intensity.scope) if word is not None)
+        spread = "" if intensity.low in (None, intensity.value) else f" ({intensity.low:.3g} to {intensity.high:.4g})"
+        lines.append(f"at {intensity.value:.4g} gCO2e/kWh{spread}: {origin + ', ' if origin else ''}{intensity.source}")
+        if intensity.nature == "estimated" and intensity.note:
+            lines.append(intensity.note)
+    elif "carbon_intensity" in impact.reasons:
+        lines.append(f"carbon is unknown: {impact.reasons['carbon_intensity']}")
+    return lines
+
+
+def _between(impact: Impact, name: str, shown: Callable[[float | None], str]) -> str:
+    low, high = impact.intervals.get(name, (None, None))
+    if low is None or high is None or low == high:
+        return ""
+    return f" ({shown(low)} to {shown(high)})"
+
+
 def _operation(operation: Operation) -> str:
-    text = f"{joules(operation.energy_j):>12}  {operation.duration_s:>9.2f} s  {operation.count:>6} x"
+    text = f"{energy(operation.energy_j):>12}  {operation.duration_s:>9.2f} s  {operation.count:>6} x"
     if operation.units and operation.energy_j is not None:
-        text += f"  {joules(operation.energy_j / operation.units)}/{operation.unit or 'unit'}"
-    if operation.impact.carbon_g is not None:
-        text += f"  {operation.impact.carbon_g:.3g} gCO2e"
-    if operation.impact.cost is not None:
-        text += f"  {operation.impact.cost:.3g} {operation.impact.currency}"
+        text += f"  {energy(operation.energy_j / operation.units)}/{operation.unit or 'unit'}"
+    impact = operation.impact
+    if impact.sci_g_per_unit is not None and operation.units:
+        text += f"  {carbon(impact.sci_g_per_unit)}/{operation.unit or 'unit'}"
+    elif impact.carbon_g is not None:
+        text += f"  {carbon(impact.carbon_g)}"
+    if impact.cost is not None:
+        text += f"  {money(impact.cost, impact.currency)}"
     return text

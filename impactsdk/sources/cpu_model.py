@@ -15,7 +15,6 @@ servers of one architecture). Where only the provider, a stand-in or nothing is 
 from __future__ import annotations
 
 import csv
-import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from impactsdk.energy.machine import busy_and_total_of, busy_and_total_s
 from impactsdk.errors import SourceUnavailableError
 from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock
@@ -121,7 +121,8 @@ class CpuModelSource:
         threads: int | None = None,
     ) -> None:
         self.degraded: str | None = None
-        self._cpuinfo, self._dmi, self._cpu_times, self._threads = cpuinfo, dmi, cpu_times, threads
+        self._cpuinfo, self._dmi, self._threads = cpuinfo, dmi, threads
+        self._busy_and_total_s = busy_and_total_s if cpu_times is None else lambda: busy_and_total_of(cpu_times())
         self._integral: _Integral | None = None
 
     def open(self, clock: Clock) -> Sequence[Channel]:
@@ -139,9 +140,8 @@ class CpuModelSource:
         )
         power = power_for(recognition)
         threads = self._threads or psutil.cpu_count(logical=True) or 1
-        cpu_times = self._cpu_times or psutil.cpu_times
         try:
-            self._integral = _Integral(power, threads, cpu_times, clock)
+            self._integral = _Integral(power, threads, self._busy_and_total_s, clock)
         except (OSError, ValueError) as error:
             raise SourceUnavailableError(f"CPU energy cannot be modelled: {error}", expected=True) from error
         self.degraded = (
@@ -179,9 +179,9 @@ class CpuModelSource:
 class _Integral:
     """Joules since it was made: as power is linear in u, its integral needs only elapsed time and busy time."""
 
-    def __init__(self, power: ThreadPower, threads: int, cpu_times: Callable[[], Any], clock: Clock) -> None:
-        self._power, self._threads, self._cpu_times, self._clock = power, threads, cpu_times, clock
-        self._busy_s, self._total_s = _busy_and_total_s(cpu_times())
+    def __init__(self, power: ThreadPower, threads: int, clocks: Callable[[], tuple[float, float]], clock: Clock) -> None:
+        self._power, self._threads, self._clocks, self._clock = power, threads, clocks, clock
+        self._busy_s, self._total_s = clocks()
         self._at_ns = self._moved_ns = clock.now_ns()
         self._unbooked_s = 0.0
         self._busy_share = 0.0
@@ -194,7 +194,7 @@ class _Integral:
             ValueError: The CPU times are not numbers, go backward or stand still.
             OSError: They cannot be read. After either, the next good reading covers the time in between too.
         """
-        busy_s, total_s = _busy_and_total_s(self._cpu_times())
+        busy_s, total_s = self._clocks()
         now_ns = self._clock.now_ns()
         if total_s != self._total_s:
             self._moved_ns = now_ns
@@ -226,20 +226,6 @@ def from_settings(settings: Settings) -> CpuModelSource:
     """The model of this machine; there is nothing to set."""
     del settings
     return CpuModelSource()
-
-
-def _busy_and_total_s(times: Any) -> tuple[float, float]:
-    """Busy and all CPU seconds of the machine since it started.
-
-    Waiting for a disk is idle; what a hypervisor gave to others (steal) was not ours. ``user`` and ``nice`` contain ``guest``
-    and ``guest_nice`` (proc(5)); on Windows ``system`` contains the interrupts. A field that a system does not have is zero.
-    """
-    fields = {name: float(getattr(times, name, 0.0)) for name in ("user", "nice", "system", "irq", "softirq")}
-    busy_s = sum(fields.values())
-    total_s = busy_s + sum(float(getattr(times, name, 0.0)) for name in ("idle", "iowait", "steal"))
-    if not (math.isfinite(total_s) and total_s > 0):
-        raise ValueError(f"the system's CPU times are {total_s:g} s")
-    return busy_s, total_s
 
 
 def _thread_power(row: Mapping[str, str]) -> ThreadPower:

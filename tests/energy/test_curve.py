@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from impactsdk.energy.curve import SILENCE_NS, Curve
 from impactsdk.energy.segment import Timeline
+from impactsdk.energy.vector import EXTRAS
 from impactsdk.model import Channel
 from tests.energy.world import MS, START_NS, TOP_W, Books, Device, devices, played
 
@@ -96,7 +97,7 @@ def test_the_truth_lies_in_the_interval_for_any_power_any_tick_and_any_reading(c
         missed_ns = max(0, party.start_ns - begun_ns) + max(0, ended_ns - party.end_ns)
         low_j, high_j = party.interval_j(missed_ns=missed_ns, surplus_ns=max(0, party.end_ns - ended_ns))
         assert low_j - 1e-6 <= truth_j <= high_j + 1e-6, (begun_ns, ended_ns)
-        assert low_j <= math.fsum(party.inclusive_j()[:-2]) <= high_j
+        assert low_j <= math.fsum(party.inclusive_j()[:-EXTRAS]) <= high_j
 
 
 @settings(max_examples=60)

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impactsdk.energy.ledger import Ledger
+from impactsdk.energy.vector import EXTRAS
 from tests.energy.world import MS, START_NS, TOP_W, Books, Device, Party, Reference, devices, moves, played, tallies_j
 
 polls = st.lists(st.tuples(st.integers(0, 120 * MS), st.integers(0, 2 * MS), st.booleans()), min_size=1, max_size=12)
@@ -48,7 +49,7 @@ def test_every_joule_is_owed_once_and_by_whom_the_slow_account_says(steps, watts
     assert ledger.weight == 0
     assert not ledger.open_entries
     for party in parties:
-        own, inclusive = party.self_j()[:-2], party.inclusive_j()[:-2]
+        own, inclusive = party.self_j()[:-EXTRAS], party.inclusive_j()[:-EXTRAS]
         assert own == pytest.approx([float(joules) for joules in party.own], abs=near)
         assert inclusive == pytest.approx([float(a + b) for a, b in zip(party.own, party.below, strict=True)], abs=near)
         assert min(own) >= -near
@@ -92,7 +93,7 @@ def test_whatever_the_counters_do_nothing_is_lost_and_the_truth_is_within_the_in
 
 
 def party_j(party: Party) -> float:
-    return math.fsum(party.inclusive_j()[:-2])
+    return math.fsum(party.inclusive_j()[:-EXTRAS])
 
 
 def _around(interval: tuple[float, float], truth: Fraction) -> tuple[float, Fraction, float]:

@@ -97,7 +97,7 @@ def test_all_attributes_have_the_values_of_the_measurement() -> None:
         assert found["impact.nature"] == "estimated"
         assert found["impact.method"] == "simulated"
         assert found["impact.boundary"] == "process"
-        assert found["impact.completeness"] == "operational"
+        assert found["impact.completeness"] == "operational+embodied"
         assert found["impact.attribution"] == "exclusive"
         assert found["impact.functional_unit.name"] == "sentence"
         assert found["impact.functional_unit.count"] == 32

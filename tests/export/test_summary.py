@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from impactsdk import Meter, Settings
-from impactsdk.export.summary import joules
+from impactsdk.export.units import energy
 from impactsdk.testing import FakeClock, SimulatedSource
 from tests.kit import script
 
@@ -26,7 +26,7 @@ from tests.kit import script
     ],
 )
 def test_joules_are_told_in_a_unit_that_can_be_read(energy_j: float | None, text: str) -> None:
-    assert joules(energy_j) == text
+    assert energy(energy_j) == text
 
 
 def _summary(capsys: pytest.CaptureFixture[str], work: object, **settings: object) -> str:
@@ -54,7 +54,7 @@ def test_it_says_what_was_used_by_what_and_how_that_is_known(capsys: pytest.Capt
                 clock.advance(1.0)
 
     text = _summary(capsys, work, carbon_intensity_g_per_kwh=400, price_per_kwh=0.3)
-    assert "this process used 1300.0 J: 1200.0 J in measured regions, 100.0 J outside" in text
+    assert "this process used 1300.0 J (361 mWh): 1200.0 J in measured regions, 100.0 J outside" in text
     assert "encode" in text
     assert "12 x" in text
     assert "10.0 J/sentence" in text

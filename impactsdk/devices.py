@@ -1,0 +1,130 @@
+"""The sources of one session, opened, and this boundary's part of what they show. All of it in the sampler's thread."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from impactsdk.discovery import candidates
+from impactsdk.energy.curve import Curve, Knot
+from impactsdk.energy.registry import Registry, runtime_directory
+from impactsdk.energy.sampler import Probe, Sampler
+from impactsdk.energy.share import CpuShare, cgroup_of
+from impactsdk.errors import SourceUnavailableError
+from impactsdk.protocols import Clock
+from impactsdk.settings import Settings
+
+__all__ = ["Devices"]
+
+_log = logging.getLogger(__name__)
+
+
+class Devices:
+    """Opens the sources that the settings ask for and divides what others use, too."""
+
+    def __init__(self, settings: Settings, clock: Clock, complain: Callable[[str, str], None]) -> None:
+        self.curves: list[Curve] = []
+        self.registry = Registry(runtime_directory(settings.environ))
+        self._settings, self._clock, self._complain = settings, clock, complain
+        self._opened: list[Probe] = []
+        self._cpu_share: CpuShare | None = None
+        self._cpu_sampled = False
+        self._cpu_marks: dict[str, tuple[float, float]] = {}
+
+    def open(self, sampler: Sampler) -> list[Probe]:
+        """Open of each group of alternatives the best that can be opened."""
+        for probe in self._opened:  # by a thread that then hung
+            probe.close()
+        self._opened = probes = []
+        taken: dict[str, str] = {}
+        for alternatives in candidates(self._settings, self._complain):
+            for source in alternatives:
+                probe = Probe(source, self._clock, self._complain, self._settings.interval_s)
+                if probe.name in sampler.given_up:
+                    continue
+                opened = self._try(probe, sampler)
+                if sampler.superseded():
+                    return []
+                if not opened:
+                    continue
+                twice = [name for name in probe.curves if name in taken]
+                if twice:
+                    self._complain(
+                        f"twice:{probe.name}",
+                        f"{probe.name} has the channel {twice[0]!r}, which {taken[twice[0]]} has already: it is left out, "
+                        "so that nothing is counted twice; give each device an id of its own",
+                    )
+                    probe.close()
+                    continue
+                taken.update(dict.fromkeys(probe.curves, probe.name))
+                if getattr(source, "degraded", None):
+                    self._complain(f"degraded:{probe.name}", str(source.degraded))  # type: ignore[attr-defined]
+                probes.append(probe)
+                break
+        self.curves = [curve for probe in probes for curve in probe.curves.values()]
+        self._begin_sharing()
+        return probes
+
+    def _try(self, probe: Probe, sampler: Sampler) -> bool:
+        sampler.calling(probe)
+        try:
+            probe.open()
+        except SourceUnavailableError as error:
+            if getattr(error, "expected", False) and self._settings.sources is None:
+                _log.info("%s: %s", probe.name, error)
+            else:
+                self._complain(f"open:{probe.name}", f"{probe.name}: {error}")
+            return False
+        finally:
+            if not sampler.superseded():
+                sampler.calling(None)
+        if sampler.superseded():
+            probe.close()
+        return not probe.hung
+
+    def _begin_sharing(self) -> None:
+        boundary = self._settings.boundary
+        shared = [curve.channel for curve in self.curves if curve.channel.sharing != "exclusive"]
+        if boundary == "machine" or not shared:
+            return
+        cgroup = None
+        try:
+            with open("/proc/self/cgroup", encoding="utf-8") as table:  # noqa: PTH123 - one line, no path arithmetic
+                cgroup = cgroup_of(table.read())
+        except OSError:
+            pass
+        if boundary == "cgroup" and cgroup is None:
+            self._complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
+        boards = [channel.id for channel in shared if channel.sharing == "board"]
+        joined_ns = self.registry.join(boundary=boundary, cgroup=cgroup, boards=boards)
+        if self.registry.error is not None and boards:
+            self._complain(
+                "registry",
+                f"other measuring processes cannot be seen: {self.registry.error}; a GPU that several use is counted by each; "
+                "IMPACTSDK_RUNTIME_DIR names another place",
+            )
+        if any(channel.sharing == "cpu_time" for channel in shared):
+            self._cpu_share = CpuShare(boundary, self.registry, cgroup=cgroup)
+        while boards and self._clock.now_ns() < joined_ns <= self._clock.now_ns() + 1_000_000_000:
+            time.sleep(0.002)  # once: until then the others do not know of us
+
+    def begin_round(self) -> None:
+        """The sources are about to be read."""
+        self._cpu_sampled = False
+
+    def divide(self, curve: Curve, knot: Knot | None) -> None:
+        """A channel was read: say what part of the interval that this closed is ours."""
+        if knot is None or self._settings.boundary == "machine":
+            return
+        sharing = curve.channel.sharing
+        if sharing == "cpu_time" and self._cpu_share is not None:
+            if not self._cpu_sampled:  # once a round, and only in those in which somebody asks
+                self._cpu_share.sample()
+                self._cpu_sampled = True
+            mark = self._cpu_marks.get(curve.channel.id)
+            self._cpu_marks[curve.channel.id] = (self._cpu_share.counted_s, self._cpu_share.busy_s)
+            if mark is not None:
+                curve.divide(self._cpu_share.since(*mark))
+        elif sharing == "board" and len(curve.knots) > 1:
+            curve.divide(*self.registry.board_share(curve.channel.id, *curve.window_ns()))
