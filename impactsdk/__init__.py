@@ -1,5 +1,6 @@
 """What each function, block, epoch, step or request of your own code costs: joules on OpenTelemetry spans."""
 
+from impactsdk.enriched import EnergySpanProcessor
 from impactsdk.errors import (
     ConfigurationError,
     DegradedWarning,
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigurationError",
     "DegradedWarning",
     "EnergySource",
+    "EnergySpanProcessor",
     "Factor",
     "FactorProvider",
     "Impact",

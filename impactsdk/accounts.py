@@ -69,6 +69,8 @@ class Accounts:
     def finish(self, region: Region) -> None:
         """A region has ended: count its functional units, and price it apart if the factors have changed while it ran."""
         units = getattr(region, "units", None)
+        if region.tally.unit is None and units is not None and region.tally.name == region.name:
+            region.tally.unit = region.unit  # it got to know what it counts only while it ran
         if region.unit != region.tally.unit:
             units = None  # of another kind than its account's
         if units is not None:

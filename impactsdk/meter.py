@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypeIs
 
     # What measures is imported when something is first measured: it is nine tenths of the time that importing all would take.
+    from impactsdk.foreign import HoldingProcessor
     from impactsdk.session import Session
 
 __all__ = ["Meter", "configure", "default_meter", "flush", "installed_version", "shutdown"]
@@ -100,6 +101,8 @@ class Meter:
         self._ledger_specs: dict[str, Spec] = {}
         self._settings: Settings | None = None
         self._closed = False
+        self._detach: Callable[[], None] | None = None
+        self._holders: weakref.WeakSet[HoldingProcessor] = weakref.WeakSet()
         self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
         if settings is not None or sources is not None or factors is not None:
             self._settings = self._load()
@@ -214,13 +217,36 @@ class Meter:
             from impactsdk.session import Session
 
             _at_exit(self)  # first: the process may end while a thread of it begins
-            return Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners)
+            self.enrich()
+            return Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners, self._holders)
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever fails here, the measured code runs
             if threading.main_thread().is_alive():  # else the process ends, and nothing can begin any more
                 _warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
             return OFF
+
+    def hold(self, processor: HoldingProcessor) -> None:
+        """A processor holds other instrumentations' spans for this meter."""
+        self._holders.add(processor)
+        if _runs(self.session):
+            self.session.look_for_spans()
+
+    def enrich(self) -> None:
+        """Put energy on other instrumentations' spans from now on, if ``settings.enrich`` says so and there is a provider."""
+        if self._detach is not None or not self.settings.enrich or self.settings.disabled:
+            return
+        from opentelemetry import trace
+
+        from impactsdk.foreign import attach
+
+        provider = self._providers[0] or trace.get_tracer_provider()
+        self._detach = attach(provider, self)
+        if self._detach is None and self._beginning:
+            _warn(
+                "enrich=True: the application has no TracerProvider of the OpenTelemetry SDK yet, so only measured regions get "
+                "energy; set the provider first, or put an EnergySpanProcessor before its exporting processor"
+            )
 
     def totals(self) -> Totals:
         """The account up to the last settled instant; :meth:`flush` first to have all that has ended in it."""
@@ -246,9 +272,14 @@ class Meter:
             session, self.session, self._closed = self.session, OFF, True
         finally:
             self._lock.release()
+        detach, self._detach = self._detach, None
         if not _runs(session):
+            if detach is not None:
+                detach()
             return True
         closed = session.close(self.settings.shutdown_timeout_s if timeout_s is None else timeout_s)
+        if detach is not None:
+            detach()
         account = session.snapshot()
         self._last_totals = account.totals
         if session.summary_wanted:
@@ -268,7 +299,7 @@ class Meter:
 
     def reopen(self, settings: Settings) -> None:
         """Close what runs and measure with other settings from the next region on; for :func:`configure`."""
-        if _runs(self.session):
+        if _runs(self.session) or self._detach is not None:
             self.close()
         with self._lock:
             self._given, self._settings = settings, settings
@@ -388,6 +419,7 @@ def configure(**settings: Any) -> Meter:
     _check(loaded)
     if _default.session is None or _default.session.off or not loaded.same_as(_default.settings):
         _default.reopen(loaded)
+        _default.enrich()
     return _default
 
 

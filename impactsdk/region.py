@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
+from opentelemetry.trace import Span, Status, StatusCode, get_current_span, set_span_in_context
 
 from impactsdk.energy.entry import Entry
 from impactsdk.errors import ConfigurationError, RegionError
@@ -34,6 +34,7 @@ __all__ = [
     "Spec",
     "checked_units",
     "current_region",
+    "deeper",
     "leave",
     "pause",
     "resume",
@@ -51,13 +52,15 @@ class Recorder:
     ``dead``: it stayed behind in the parent of a fork.
     """
 
-    __slots__ = ("append", "attention", "dead", "now_ns", "off", "tracer", "unix_ns")
+    __slots__ = ("append", "attention", "dead", "now_ns", "off", "spans", "tracer", "unix_ns")
 
     append: Callable[[Any], None]
     attention: bool
     dead: bool
     now_ns: Callable[[], int]
     off: bool
+    spans: dict[int, Any] | None
+    """While other instrumentations' spans are measured, too: their regions and ours by span id."""
     tracer: Tracer | None
     unix_ns: Callable[[], int]
 
@@ -200,6 +203,8 @@ class Region(Entry):
         parent = _get()
         if parent is not None and (parent.recorder is not session or parent.exit_ns is not None):
             parent = _open_ancestor(parent, session)
+        if session.spans is not None:
+            parent = _among_spans(parent, session)
         self.parent = parent
         self.exit_ns = None
         if spec.span:
@@ -255,12 +260,16 @@ class Region(Entry):
             span = session.tracer.start_span(spec.name, attributes=spec.attributes, start_time=unix_ns)
             self.otel_token = otel_context.attach(set_span_in_context(span))
             self.span = span
+            if session.spans is not None:
+                session.spans[span.get_span_context().span_id] = self
         except Exception as error:  # noqa: BLE001 - a failing tracer must not reach the measured code
             session.complain("tracer", f"the tracer could not start a span ({error!r}); energy is still counted in the totals")
 
     def _leave_context(self, error: BaseException | None) -> None:
         """The span leaves the context now; it is ended once its energy is known."""
         token, self.otel_token = self.otel_token, None
+        if self.recorder.spans is not None:  # type: ignore[union-attr]
+            self.recorder.spans.pop(self.span.get_span_context().span_id, None)  # type: ignore[union-attr]
         if token is not None:
             # Only after ours has shown that the context is the right one: OpenTelemetry logs an error where it is not.
             otel_context.detach(token)
@@ -349,6 +358,26 @@ def _open_ancestor(region: Region | None, recorder: Recorder) -> Region | None:
     while region is not None and (region.exit_ns is not None or region.recorder is not recorder):
         region = region.parent  # type: ignore[assignment]
     return region
+
+
+def _among_spans(parent: Region | None, recorder: Recorder) -> Region | None:
+    """The innermost region, those of other instrumentations' spans included."""
+    spans = recorder.spans
+    assert spans is not None
+    above = spans.get(get_current_span().get_span_context().span_id)
+    return deeper(parent, above if above is not None and above.exit_ns is None else None)
+
+
+def deeper(one: Region | None, other: Region | None) -> Region | None:
+    """Of two open regions the one that lies inside the other; ``one`` if they are not related."""
+    if one is None or other is None:
+        return other if one is None else one
+    above: Any = other
+    while above is not None:
+        if above is one:
+            return other
+        above = above.parent
+    return one
 
 
 def leave(region: Region, error: BaseException | None = None) -> None:

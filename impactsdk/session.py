@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from operator import itemgetter
 from typing import Any
 
@@ -31,6 +31,7 @@ from impactsdk.export.spans import end_span
 from impactsdk.factor import Place
 from impactsdk.factors.book import Book
 from impactsdk.factors.hardware import hardware_factors
+from impactsdk.foreign import HoldingProcessor
 from impactsdk.model import Measurement
 from impactsdk.protocols import Clock
 from impactsdk.region import PAUSE, Recorder, Region
@@ -63,6 +64,7 @@ class Session(Recorder):
         tracer_provider: trace.TracerProvider | None,
         meter_provider: metrics.MeterProvider | None,
         listeners: list[Callable[[Measurement], None]],
+        holders: Collection[HoldingProcessor],
     ) -> None:
         self.settings, self.clock = settings, clock
         self.now_ns, self.unix_ns = clock.now_ns, clock.unix_ns
@@ -70,6 +72,8 @@ class Session(Recorder):
         self.append = self.events.append
         self.attention = self.off = False
         self.dead = False
+        self.spans = {} if holders else None
+        self._holders = holders
         self.pid = os.getpid()
         self.complaints: dict[str, str] = {}
         self.accounts = Accounts(settings)
@@ -147,6 +151,11 @@ class Session(Recorder):
             region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
         return measurement
 
+    def look_for_spans(self) -> None:
+        """Other instrumentations' spans are measured from now on."""
+        if self.spans is None:
+            self.spans = {}
+
     def complain(self, key: str, message: str) -> None:
         """Warn once about one kind of trouble; never raise."""
         if key in self.complaints:
@@ -175,19 +184,25 @@ class Session(Recorder):
             with contextlib.suppress(RuntimeError):  # it was not to be had
                 self._lock.release()
 
-    def flush(self, timeout_s: float) -> bool:
-        """Wait until everything that has ended by now is settled and handed on; say whether that was reached."""
-        timeout_s = min(timeout_s, _LONGEST_S)
-        deadline = time.monotonic() + timeout_s
+    def flush_ledger(self, timeout_s: float) -> bool:
+        """Wait until everything that has ended by now is settled; say whether that was reached."""
         begun, until_ns = time.monotonic(), self.now_ns()
         while not self._settled(until_ns):
             self._sampler.hurry()
             self._look_after()
             if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not (self.events or self._pending):
                 break  # a fake clock stands still: no reading will come that says more
-            if time.monotonic() >= deadline or self._sampler.ended.is_set():
+            if time.monotonic() - begun >= timeout_s or self._sampler.ended.is_set():
                 return False
             time.sleep(0.002)
+        return True
+
+    def flush(self, timeout_s: float) -> bool:
+        """Wait until everything that has ended by now is settled and handed on; say whether that was reached."""
+        timeout_s = min(timeout_s, _LONGEST_S)
+        deadline = time.monotonic() + timeout_s
+        if not self.flush_ledger(timeout_s):
+            return False
         left_ms = max(1, round((deadline - time.monotonic()) * 1000))
         flushed = True
         for provider in self._outputs.used + self._outputs.owned:
@@ -234,6 +249,8 @@ class Session(Recorder):
         """In the child of a fork: all this is the parent's."""
         self.dead = True
         self._devices.registry.forsake()
+        for holder in list(self._holders):
+            holder.forsake()
         for instruments in self._instruments:
             instruments.forsake()
         if self._outputs.journal is not None:
@@ -353,10 +370,11 @@ class Session(Recorder):
 
     def _finish(self, region: Region) -> None:
         """A region's energy is known: account for it, end its span, tell whoever waits."""
+        hand_on = getattr(region, "hand_on", None)
         try:
             self.accounts.finish(region)
             span = region.span if region.spec.span else None
-            if span is not None or self._listeners:
+            if span is not None or self._listeners or hand_on is not None:
                 region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
             if span is not None:
                 assert region.exit_ns is not None
@@ -372,11 +390,19 @@ class Session(Recorder):
         except Exception as error:  # noqa: BLE001 - an exporter of somebody else's, or a mistake of ours
             _log.debug("a span could not be finished", exc_info=True)
             self.complain("finish", f"a result could not be handed on ({error!r}); totals are not affected")
+        if hand_on is not None:
+            self._hand_on(hand_on, getattr(region, "measurement", None))
         region.forget()
         region.settled = True
         waiter = getattr(region, "waiter", None)
         if waiter is not None:
             waiter.set()
+
+    def _hand_on(self, hand_on: Callable[[Measurement | None], None], measurement: Measurement | None) -> None:
+        try:
+            hand_on(measurement)
+        except Exception as error:  # noqa: BLE001 - the application's own processor
+            self.complain("foreign", f"a span of another instrumentation could not be handed on: {error!r}")
 
     def _settled(self, until_ns: int) -> bool:
         if not self._lock.acquire(timeout=0.05):
@@ -410,6 +436,8 @@ class Session(Recorder):
                         region.interrupted = True
                     self.events.append(region)
             self._settle(final=True)
+            for holder in list(self._holders):
+                holder.let_go()
             for probe in self._sampler.probes:
                 if not probe.hung:
                     probe.close()

@@ -82,7 +82,7 @@ class Settings:
         purchase_price: Of the machine, in ``currency``; instead of a rent.
         value_per_unit: What one functional unit is worth to you, in ``currency``.
         currency: ISO 4217 code of all prices.
-        enrich: Reserved: energy on the spans of other instrumentations. Only ``False`` works in this version.
+        enrich: Put energy on the spans of other instrumentations, too, as :class:`impactsdk.EnergySpanProcessor` does.
         shutdown_timeout_s: The most that leaving the process may wait for results to be written, seconds.
         disabled: Measure nothing. ``OTEL_SDK_DISABLED`` does the same.
         environ: The environment as it was, for sources that follow other people's variables.
@@ -142,10 +142,6 @@ class Settings:
         if settings.compute_price_per_hour is not None and settings.purchase_price is not None:
             raise ConfigurationError(
                 "compute_price_per_hour and purchase_price: a machine is rented or bought; set one of them"
-            )
-        if settings.enrich:
-            raise ConfigurationError(
-                "enrich=True: this version cannot put energy on other instrumentations' spans yet; leave it off"
             )
         return settings
 

@@ -37,7 +37,7 @@ SETTINGS: dict[str, tuple[str, Any, Any, Any, Any]] = {
     "purchase_price": ("9000", 9000.0, 0, 0.0, None),
     "value_per_unit": ("0.01", 0.01, 0, 0.0, None),
     "currency": ("eur", "EUR", "CHF", "CHF", "USD"),
-    "enrich": ("false", False, False, False, False),
+    "enrich": ("true", True, False, False, False),
     "shutdown_timeout_s": ("2", 2.0, 0.5, 0.5, 5.0),
     "disabled": ("yes", True, False, False, False),
 }
@@ -87,7 +87,7 @@ NONSENSE: dict[str, list[Any]] = {
     "purchase_price": [-1, "x"],
     "value_per_unit": [-1, "x"],
     "currency": ["EURO", "€€€", "12A", 3, "ÄÖÜ"],
-    "enrich": [True, "maybe", 2],
+    "enrich": ["maybe", 2],
     "shutdown_timeout_s": [0, "x", math.inf, 1e300],
     "disabled": ["perhaps", 2, []],
 }

@@ -46,6 +46,9 @@ def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dic
         semconv.ENERGY_INCLUSIVE: measurement.energy_j,
         semconv.ENERGY_INCLUSIVE_LOW: measurement.energy_low_j,
         semconv.ENERGY_INCLUSIVE_HIGH: measurement.energy_high_j,
+        semconv.ENERGY_PER_UNIT: measurement.energy_j / measurement.units
+        if measurement.energy_j is not None and measurement.units
+        else None,
         semconv.POWER_MEAN: None if self_j is None or duration_s <= 0 else self_j / duration_s,
         semconv.COVERAGE: measurement.coverage,
         semconv.QUALITY: measurement.quality,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -89,22 +90,21 @@ class Book:
             try:
                 provider.close()
             except Exception as error:  # noqa: BLE001, PERF203 - somebody else's plug-in
-                self._complain(f"factors:{provider.name}", f"{provider.name} could not be closed: {error!r}")
+                self._tell(provider, "close", f"could not be closed: {error!r}")
 
     def _ask(self, unix_ns: int) -> tuple[Factor, ...]:
         best: dict[Kind, Factor] = {}
         devices: tuple[Factor, ...] = ()
         for provider in (self._constants, *self._providers):
             try:
-                answers = list(provider.factors(place=self.place, unix_ns=unix_ns))
-                for factor in answers:
-                    if not isinstance(factor, Factor):
-                        raise TypeError(f"factors() must give impactsdk.factor.Factor objects, not {type(factor).__name__}")
-            except Exception as error:  # noqa: BLE001 - somebody else's plug-in must not stop the measuring
-                self._tell(provider, f"failed ({type(error).__name__}: {error}); what comes after it is used instead")
+                answers = [_checked(factor) for factor in provider.factors(place=self.place, unix_ns=unix_ns)]
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's plug-in must not stop the measuring
+                words = f"failed ({type(error).__name__}: {error}); what comes after it is used instead"
+                self._tell(provider, type(error).__name__, words)
                 continue
-            if provider.trouble:
-                self._tell(provider, provider.trouble)
+            trouble = getattr(provider, "trouble", None)
+            if trouble:
+                self._tell(provider, str(trouble)[:40], str(trouble))
             for factor in answers:
                 best.setdefault(factor.kind, factor)
             devices = devices or tuple(factor for factor in answers if factor.kind == "embodied")
@@ -129,8 +129,30 @@ class Book:
         shared = [factor for factor in known if factor.kind == "embodied" and (mine or factor.place == "server")]
         return rates_of(known, currency=self._settings.currency, shared=shared, reasons=why)
 
-    def _tell(self, provider: FactorProvider, trouble: str) -> None:
-        self._complain(f"factors:{provider.name}:{trouble[:40]}", f"{provider.name}: {trouble}")
+    def _tell(self, provider: FactorProvider, key: str, words: str) -> None:
+        name = _name(provider)
+        self._complain(f"factors:{name}:{key}", f"{name}: {words}")
+
+
+def _name(provider: FactorProvider) -> str:
+    return str(getattr(provider, "name", type(provider).__name__))
+
+
+def _checked(factor: object) -> Factor:
+    """What can be multiplied and divided by.
+
+    Raises:
+        TypeError: It is no factor, or no number is in it.
+        ValueError: It is not finite; or a lifetime is not above zero.
+    """
+    if not isinstance(factor, Factor):
+        raise TypeError(f"factors() must give impactsdk.factor.Factor objects, not {type(factor).__name__}")
+    for number in (factor.value, factor.low, factor.high):
+        if number is not None and not (math.isfinite(number) and (number > 0 or factor.kind != "lifetime")):
+            raise ValueError(f"{factor.kind} cannot be {number!r}")
+    if factor.value is None:
+        raise TypeError(f"{factor.kind} has no value")
+    return factor
 
 
 def _among_ranks(share: Factor, settings: Settings) -> Factor:

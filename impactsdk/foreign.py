@@ -1,0 +1,269 @@
+"""Energy on spans that other instrumentations make: FastAPI's, a database client's, an LLM library's.
+
+A processor that stands before the application's own. Each span that begins becomes a region of the ledger, so that nothing is
+counted twice; when it ends it is held for the reading that covers its end (at most about 125 ms) and then handed on as a copy
+with our attributes. A span that cannot be measured is handed on as it is.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from impactsdk import semconv
+from impactsdk.export.spans import attributes_of
+from impactsdk.model import Measurement
+from impactsdk.region import Host, Region, Spec, current_region, deeper
+
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+
+    _Base = SpanProcessor
+else:
+    _Base = object  # importing impactsdk loads no SDK; providers ask for these methods and no more
+
+__all__ = ["HoldingProcessor", "SpanHost", "attach"]
+
+_MOST_NAMES = 2_000
+_LONGEST_NAME = 256
+
+
+class SpanHost(Host, Protocol):
+    """A meter, as far as it deals with other people's spans."""
+
+    def hold(self, processor: HoldingProcessor) -> None:
+        """Keep it in mind: from now on regions look for these spans, too."""
+
+
+class _Foreign(Region):
+    """The region of somebody else's span."""
+
+    __slots__ = ("holder", "readable")
+
+    readable: ReadableSpan
+    holder: HoldingProcessor
+
+    def hand_on(self, measurement: Measurement | None) -> None:
+        """It is settled: the span goes on its way."""
+        self.holder.release(self, measurement)
+
+
+class HoldingProcessor(_Base):
+    """Holds the spans of one provider until their energy is known. :class:`impactsdk.EnergySpanProcessor` tells the rest."""
+
+    def __init__(self, next_processor: SpanProcessor, host: SpanHost) -> None:
+        self.next_processor = next_processor
+        self._host = host
+        self._open: dict[int, _Foreign] = {}
+        self._held: dict[int, _Foreign] = {}
+        self._specs: dict[tuple[str, str | None], Spec] = {}
+        self._lock = threading.Lock()
+        host.hold(self)
+
+    # --- what a provider calls, in the threads of the application --------------------------------------------------------
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """A span begins."""
+        self.next_processor.on_start(span, parent_context)
+        try:
+            if not _ours(span):
+                self._enter(span)
+        except Exception as error:  # noqa: BLE001 - the application's span must begin
+            self._complain(error)
+
+    def _on_ending(self, span: Span) -> None:
+        ending = getattr(self.next_processor, "_on_ending", None)
+        if ending is not None:
+            ending(span)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """A span has ended: hold it until its energy is known."""
+        context = span.context
+        region = None if context is None else self._open.pop(context.span_id, None)
+        if region is None:
+            self.next_processor.on_end(span)
+            return
+        recorder: Any = self._recorder(region)
+        region.readable = span
+        try:
+            recorder.spans.pop(context.span_id, None)
+            at_ns = recorder.now_ns()
+            tokens = _tokens(span.attributes)
+            if tokens is not None:
+                region.units = tokens
+                region.spec = self._spec(region.spec.name, "token")
+                _credit_tokens(region.parent, tokens)
+            # Who ends a span late says when it ended.
+            late_ns = 0 if span.end_time is None else max(0, recorder.unix_ns() - span.end_time)
+            region.exit_ns = max(region.enter_ns, at_ns - (late_ns if late_ns > _LATE_NS else 0))
+            session: Any = self._host.session
+            if recorder is session and not session.dead:
+                with self._lock:
+                    self._held[id(region)] = region
+                recorder.append(region)
+                return
+        except Exception as error:  # noqa: BLE001
+            self._complain(error)
+        self.next_processor.on_end(span)
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """Wait until the spans that are held have their energy and were exported."""
+        session: Any = self._host.session
+        if session is not None and not session.off:
+            session.flush_ledger(timeout_millis / 1000)
+        self.let_go()
+        return self.next_processor.force_flush(timeout_millis) is not False
+
+    def shutdown(self) -> None:
+        """Hand on what is held, with its energy if that comes in time, and close the next processor."""
+        session: Any = self._host.session
+        if session is not None and not session.off and self._held:
+            session.flush_ledger(1.0)
+        self.let_go()
+        self.next_processor.shutdown()
+
+    # --- in the sampler's thread -----------------------------------------------------------------------------------------
+
+    def release(self, region: _Foreign, measurement: Measurement | None) -> None:
+        """Hand a held span on, once."""
+        with self._lock:
+            if self._held.pop(id(region), None) is None:
+                return
+        span = region.readable
+        if measurement is not None:
+            try:
+                span = _with(span, attributes_of(measurement))
+            except Exception as error:  # noqa: BLE001
+                self._complain(error)
+        self.next_processor.on_end(span)
+
+    def let_go(self) -> None:
+        """Hand on all spans that are still held, as they are."""
+        for region in list(self._held.values()):
+            self.release(region, None)
+
+    def forsake(self) -> None:
+        """In the child of a fork: the spans that are open or held are the parent's, and are exported by it."""
+        self._lock = threading.Lock()
+        self._open, self._held = {}, {}
+
+    # --- helpers -----------------------------------------------------------------------------------------------------------
+
+    def _enter(self, span: Span) -> None:
+        session: Any = self._host.session
+        begins = session is None  # the devices are opened now, while the span waits: that is not its time
+        if session is None:
+            session = self._host.begin()
+        if session.off:
+            return
+        region = _Foreign(self._spec(span.name, None))
+        region.recorder, region.holder, region.exit_ns = session, self, None
+        above = session.spans.get(span.parent.span_id) if span.parent is not None else None
+        region.parent = deeper(_of(current_region(), session), _of(above, session))
+        context = span.get_span_context()
+        session.spans[context.span_id] = self._open[context.span_id] = region
+        late_ns = 0 if span.start_time is None or begins else session.unix_ns() - span.start_time
+        region.enter_ns = session.now_ns() - (late_ns if late_ns > _LATE_NS else 0)
+        session.append(region)
+        if session.attention:
+            session.attend()
+
+    @staticmethod
+    def _recorder(region: Region) -> Any:
+        return region.recorder
+
+    def _spec(self, name: str, unit: str | None) -> Spec:
+        name = "".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME]) or "(unnamed)"
+        spec = self._specs.get((name, unit))
+        if spec is None:
+            spec = Spec(self._host, name, unit, None, None, span=False)
+            if len(self._specs) < _MOST_NAMES:
+                self._specs[name, unit] = spec
+        return spec
+
+    def _complain(self, error: Exception) -> None:
+        session: Any = self._host.session
+        if session is not None:
+            session.complain("foreign", f"another instrumentation's span could not be measured ({error!r}): it passes as it is")
+
+
+_LATE_NS = 50_000_000
+"""A span that began or ended longer ago than this was given its time by hand."""
+
+
+def attach(provider: Any, host: SpanHost) -> Callable[[], None] | None:
+    """Put a :class:`HoldingProcessor` before all processors that a provider has; return what takes it out again.
+
+    OpenTelemetry has no public way to do that: ``None`` if this provider's inside is not as expected.
+    """
+    composite = getattr(provider, "_active_span_processor", None)
+    before = getattr(composite, "_span_processors", None)
+    if not isinstance(before, tuple):
+        return None
+    if any(isinstance(processor, HoldingProcessor) for processor in before):
+        return lambda: None
+    from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
+
+    rest: Any = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
+    for processor in before:
+        rest.add_span_processor(processor)
+    mine = HoldingProcessor(rest, host)
+    composite._span_processors = (mine,)  # type: ignore[union-attr]
+
+    def detach() -> None:
+        mine.let_go()
+        now = composite._span_processors  # type: ignore[union-attr]
+        composite._span_processors = (*before, *(one for one in now if one is not mine))  # type: ignore[union-attr]
+
+    return detach
+
+
+def _ours(span: Span) -> bool:
+    scope = span.instrumentation_scope
+    return scope is not None and scope.name == semconv.SCOPE_NAME
+
+
+def _of(region: Region | None, session: Any) -> Region | None:
+    return region if region is not None and region.recorder is session and region.exit_ns is None else None
+
+
+def _tokens(attributes: Mapping[str, Any] | None) -> float | None:
+    value = None if attributes is None else attributes.get(semconv.GEN_AI_OUTPUT_TOKENS)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e15 else None
+
+
+def _credit_tokens(region: Any, tokens: float) -> None:
+    """The measured region around an inference call did these tokens, unless it counts in another unit."""
+    while isinstance(region, _Foreign):
+        region = region.parent
+    if region is None or region.exit_ns is not None or region.spec.unit not in (None, "token"):
+        return
+    if region.spec.unit is None:
+        old = region.spec
+        region.spec = Spec(old.host, old.name, "token", old.count, old.attributes, old.span)
+    region.units = getattr(region, "units", 0.0) + tokens
+
+
+def _with(span: ReadableSpan, more: Mapping[str, Any]) -> ReadableSpan:
+    """A copy with more attributes; what its limits dropped stays counted."""
+    from opentelemetry.attributes import BoundedAttributes
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    attributes = BoundedAttributes(attributes={**(span.attributes or {}), **more}, immutable=False)
+    attributes.dropped = span.dropped_attributes
+    return ReadableSpan(
+        name=span.name,
+        context=span.context,
+        parent=span.parent,
+        resource=span.resource,
+        attributes=attributes,
+        events=span.events,
+        links=span.links,
+        kind=span.kind,
+        status=span.status,
+        start_time=span.start_time,
+        end_time=span.end_time,
+        instrumentation_scope=span.instrumentation_scope,
+    )

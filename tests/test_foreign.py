@@ -1,0 +1,317 @@
+"""Energy on the spans of other instrumentations."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
+
+from impactsdk import EnergySpanProcessor, Meter, Settings
+from impactsdk.testing import FakeClock, SimulatedSource
+from tests.kit import script
+
+
+class App:
+    """An application with a provider of its own and a meter that puts energy on its spans."""
+
+    def __init__(self, meter: Meter, provider: TracerProvider, exporter: InMemorySpanExporter) -> None:
+        self.meter, self.provider, self._exporter = meter, provider, exporter
+        self.tracer = provider.get_tracer("of the application")
+
+    @property
+    def spans(self) -> dict[str, ReadableSpan]:
+        return {span.name: span for span in self.all_spans}
+
+    @property
+    def all_spans(self) -> tuple[ReadableSpan, ...]:
+        self.provider.force_flush()
+        return self._exporter.get_finished_spans()
+
+
+@contextmanager
+def app(*, clock: FakeClock | None = None, sampler: Any = None, **settings: Any) -> Iterator[App]:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(sampler=sampler, shutdown_on_exit=False)
+    meter = Meter(
+        Settings.load({}, export="otel", **settings), sources=[SimulatedSource(100.0)], tracer_provider=provider, clock=clock
+    )
+    if not settings.get("enrich"):
+        provider.add_span_processor(EnergySpanProcessor(SimpleSpanProcessor(exporter), meter))
+    else:
+        provider.add_span_processor(SimpleSpanProcessor(exporter))
+        meter.enrich()
+    try:
+        yield App(meter, provider, exporter)
+    finally:
+        meter.close()
+        provider.shutdown()
+
+
+def of(span: ReadableSpan, name: str = "impact.energy.self") -> Any:
+    return (span.attributes or {}).get(name)
+
+
+def test_a_span_of_another_instrumentation_carries_the_energy_of_its_time() -> None:
+    clock = FakeClock()
+    with app(clock=clock) as here:
+        with here.tracer.start_as_current_span("query", attributes={"db.system": "sqlite"}) as span:
+            span.add_event("connected")
+            clock.advance(2.0)
+        clock.advance(1.0)
+        found = here.spans["query"]
+        assert of(found) == pytest.approx(200.0)
+        assert of(found, "db.system") == "sqlite"
+        assert of(found, "impact.quality") == "measured"
+        assert [event.name for event in found.events] == ["connected"]
+        assert found.context == span.get_span_context()
+        assert found.instrumentation_scope.name == "of the application"
+        assert found.end_time is not None
+
+
+def test_spans_and_measured_regions_inside_each_other_share_each_joule_once() -> None:
+    clock = FakeClock()
+    with app(clock=clock) as here:
+        with here.tracer.start_as_current_span("request"):
+            clock.advance(1.0)
+            with here.meter.measured("model"):
+                clock.advance(2.0)
+                with here.tracer.start_as_current_span("kernel"):
+                    clock.advance(4.0)
+                with here.meter.measured("step", span=False):
+                    clock.advance(8.0)
+        clock.advance(1.0)
+        spans = here.spans
+        own = {name: of(spans[name]) for name in ("request", "model", "kernel")}
+        assert own == pytest.approx({"request": 100.0, "model": 200.0, "kernel": 400.0})
+        assert of(spans["request"], "impact.energy.inclusive") == pytest.approx(1500.0)
+        assert of(spans["model"], "impact.energy.inclusive") == pytest.approx(1400.0)
+        totals = here.meter.totals()
+        assert totals.attributed_j == pytest.approx(1500.0)
+        assert math.fsum(operation.energy_j or 0.0 for operation in totals.operations.values()) == pytest.approx(1500.0)
+
+
+def test_a_ledger_only_region_in_a_foreign_span_in_a_region_belongs_to_the_span() -> None:
+    clock = FakeClock()
+    with app(clock=clock) as here:
+        with here.meter.measured("outer"), here.tracer.start_as_current_span("request"):
+            with here.meter.measured("step", span=False):
+                clock.advance(3.0)
+            clock.advance(1.0)
+        clock.advance(1.0)
+        assert of(here.spans["request"]) == pytest.approx(100.0)
+        assert of(here.spans["request"], "impact.energy.inclusive") == pytest.approx(400.0)
+        assert of(here.spans["outer"]) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_span_that_continues_in_another_thread_keeps_its_parent() -> None:
+    clock = FakeClock()
+    with app(clock=clock) as here:
+        with here.meter.measured("outer"):
+            context = trace.set_span_in_context(trace.get_current_span())
+
+            def work() -> None:
+                with here.tracer.start_as_current_span("elsewhere", context=context):
+                    clock.advance(2.0)
+
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        clock.advance(1.0)
+        assert of(here.spans["elsewhere"]) == pytest.approx(200.0)
+        assert of(here.spans["outer"], "impact.energy.inclusive") == pytest.approx(200.0)
+        assert of(here.spans["outer"]) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_forty_thousand_spans_of_eight_threads_are_all_exported_once_with_energy() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    with Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)]) as meter:
+        batch = BatchSpanProcessor(exporter, max_queue_size=100_000, schedule_delay_millis=200)
+        provider.add_span_processor(EnergySpanProcessor(batch, meter))
+        tracer = provider.get_tracer("app")
+
+        def work() -> None:
+            for _ in range(5_000):
+                with tracer.start_as_current_span("request"):
+                    pass
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert provider.force_flush(60_000)
+        spans = exporter.get_finished_spans()
+        assert len(spans) == len({span.context.span_id for span in spans}) == 40_000
+        assert all(of(span, "impact.quality") is not None for span in spans)
+        totals = meter.totals()
+        assert totals.operations["request"].count == 40_000
+        assert math.fsum(of(span) for span in spans) == pytest.approx(totals.attributed_j, rel=1e-9)
+        provider.shutdown()
+
+
+def test_asyncio_tasks_keep_their_own_parents() -> None:
+    with app() as here:
+
+        async def request(number: int) -> None:
+            with here.tracer.start_as_current_span(f"request {number}"):
+                await asyncio.sleep(0.02)
+                with here.meter.measured(f"inside {number}"):
+                    await asyncio.sleep(0.02)
+
+        async def many() -> None:
+            await asyncio.gather(*(request(number) for number in range(5)))
+
+        asyncio.run(many())
+        spans = here.spans
+        for number in range(5):
+            outer, inner = spans[f"request {number}"], spans[f"inside {number}"]
+            assert inner.parent is not None
+            assert inner.parent.span_id == outer.context.span_id
+            together = of(outer) + of(inner)
+            assert of(outer, "impact.energy.inclusive") == pytest.approx(together, rel=1e-9)
+        assert math.fsum(of(span) for span in spans.values()) == pytest.approx(here.meter.totals().attributed_j, rel=1e-9)
+
+
+@pytest.mark.parametrize(("sampler", "kept"), [(ALWAYS_OFF, 0), (TraceIdRatioBased(0.01), None), (None, 200)])
+def test_the_totals_are_the_ledgers_whatever_the_sampler_drops(sampler: Any, kept: int | None) -> None:
+    clock = FakeClock()
+    with app(clock=clock, sampler=sampler) as here:
+        for _ in range(200):
+            with here.meter.measured("step"):
+                clock.advance(0.1)
+        clock.advance(1.0)
+        here.meter.flush()
+        totals = here.meter.totals()
+        assert totals.operations["step"].energy_j == pytest.approx(2_000.0, rel=1e-9)
+        assert totals.operations["step"].count == 200
+        assert kept is None or len(here.all_spans) == kept
+
+
+def test_tokens_of_an_inference_call_are_its_unit_and_that_of_the_region_around_it() -> None:
+    clock = FakeClock()
+    with app(clock=clock) as here:
+        with here.meter.measured("answer"):
+            for _ in range(2):
+                with here.tracer.start_as_current_span("chat tiny") as span:
+                    clock.advance(1.0)
+                    span.set_attribute("gen_ai.usage.output_tokens", 50)
+        with here.meter.measured("batch", unit="document") as batch:
+            batch.add_units(1)
+            with here.tracer.start_as_current_span("chat tiny", attributes={"gen_ai.usage.output_tokens": 7}):
+                clock.advance(1.0)
+        clock.advance(1.0)
+        spans = here.spans
+        assert of(spans["answer"], "impact.functional_unit.name") == "token"
+        assert of(spans["answer"], "impact.functional_unit.count") == 100
+        assert of(spans["answer"], "impact.energy.per_unit") == pytest.approx(2.0)
+        assert of(spans["batch"], "impact.functional_unit.name") == "document"
+        operation = here.meter.totals().operations["chat tiny"]
+        assert (operation.unit, operation.units) == ("token", 107)
+
+
+def test_a_span_that_was_never_current_and_ended_late_has_the_energy_of_its_own_time() -> None:
+    clock = FakeClock()
+    with app(clock=clock) as here:
+        with here.meter.measured("first"):
+            clock.advance(0.5)
+        span = here.tracer.start_span("batch", start_time=clock.unix_ns())
+        clock.advance(1.0)
+        end_ns = clock.unix_ns()
+        clock.advance(0.06)
+        span.end(end_time=end_ns)
+        clock.advance(1.0)
+        assert of(here.spans["batch"], "impact.energy.inclusive") == pytest.approx(100.0, rel=0.05)
+
+
+def test_enrich_stands_before_the_processors_that_are_there_and_goes_again() -> None:
+    clock = FakeClock()
+    with app(clock=clock, enrich=True) as here:
+        with here.tracer.start_as_current_span("query"):
+            clock.advance(1.0)
+        clock.advance(1.0)
+        assert of(here.spans["query"]) == pytest.approx(100.0)
+        here.meter.close()
+        with here.tracer.start_as_current_span("after"):
+            clock.advance(1.0)
+        assert of(here.spans["after"]) is None
+
+
+def test_our_own_spans_are_not_counted_twice() -> None:
+    clock = FakeClock()
+    with app(clock=clock, enrich=True) as here:
+        with here.meter.measured("mine"):
+            clock.advance(1.0)
+        clock.advance(1.0)
+        here.meter.flush()
+        assert [span.name for span in here.all_spans] == ["mine"]
+        assert here.meter.totals().attributed_j == pytest.approx(100.0)
+        assert here.meter.totals().operations["mine"].count == 1
+
+
+def test_spans_that_are_open_when_the_meter_closes_are_exported_as_they_are() -> None:
+    with app() as here:
+        with here.tracer.start_as_current_span("long"):
+            here.meter.close()
+        assert of(here.spans["long"]) is None
+
+
+def test_a_processor_that_fails_reaches_nobody() -> None:
+    class Failing(SimpleSpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise RuntimeError("no")
+
+    provider = TracerProvider(shutdown_on_exit=False)
+    with Meter(Settings.load({}, export="none"), sources=[SimulatedSource(1.0)]) as meter:
+        provider.add_span_processor(EnergySpanProcessor(Failing(InMemorySpanExporter()), meter))
+        with pytest.warns(UserWarning, match="could not be handed on"):
+            with provider.get_tracer("app").start_as_current_span("x"):
+                time.sleep(0.01)
+            meter.flush()
+        assert meter.totals().operations["x"].count == 1
+
+
+def test_two_lines_are_enough_for_a_script_with_a_provider_of_its_own(tmp_path: Path) -> None:
+    text = """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import os
+exporter, provider = InMemorySpanExporter(), TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+trace.set_tracer_provider(provider)
+import impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(enrich=True, sources=[SimulatedSource(50.0)])
+tracer = trace.get_tracer("app")
+with tracer.start_as_current_span("parent"):
+    sum(range(500_000))
+child = os.fork()
+if child == 0:
+    with tracer.start_as_current_span("in the child"):
+        sum(range(500_000))
+    provider.force_flush()
+    names = [span.name for span in exporter.get_finished_spans() if span.attributes.get("impact.energy.self") is not None]
+    print("child", names.count("parent") <= 1, "in the child" in names, flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+provider.force_flush()
+assert trace.get_tracer_provider() is provider
+print("parent", [(span.name, span.attributes["impact.energy.self"] >= 0) for span in exporter.get_finished_spans()])
+"""
+    out, _ = script(text, tmp_path)
+    assert "child True True" in out
+    assert "parent [('parent', True)]" in out
