@@ -16,6 +16,7 @@ from impactsdk.factor import Factor, Place
 from impactsdk.measured import current, measured, track
 from impactsdk.meter import Meter, configure, flush, shutdown
 from impactsdk.model import Channel, Impact, Measurement, Operation, Reading, Totals
+from impactsdk.processes import child_environment, handed_down, joined
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.region import Region
 from impactsdk.settings import Settings
@@ -45,9 +46,12 @@ __all__ = [
     "SourceFailedError",
     "SourceUnavailableError",
     "Totals",
+    "child_environment",
     "configure",
     "current",
     "flush",
+    "handed_down",
+    "joined",
     "measured",
     "shutdown",
     "track",

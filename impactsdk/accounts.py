@@ -25,8 +25,8 @@ __all__ = ["Accounts"]
 
 _MOST_NAMES = 2_000
 OTHER_NAMES = "(other names)"
-_WHOLE, _UNATTRIBUTED = "\0whole", "\0unattributed"
-"""Accounts that are no operation's; no name can have such a character."""
+_UNATTRIBUTED = "\0unattributed"
+"""An account that is no operation's; no name can have such a character."""
 _ATTRIBUTION = {"exclusive": "exclusive", "cpu_time": "cpu_time_share", "board": "time_share"}
 _UNKNOWN_TICK_NS = 100_000_000
 
@@ -85,7 +85,7 @@ class Accounts:
         """Other factors hold from ``at_ns`` on: what was used until then is priced with those that held."""
         uses = [(tally.name, self._use_of(tally)) for tally in list(self.tallies.values())]
         if ledger is not None:
-            uses += self._wholes(ledger)
+            uses.append((_UNATTRIBUTED, self._idle_and_all(ledger)[0]))
         self.pricing.turn(at_ns, rates, uses)
 
     def _use(self, vector: Sequence[float], units: float | None, *, known: bool) -> Use:
@@ -100,11 +100,11 @@ class Accounts:
             return Use(None, None, None, 0.0, tally.units, self.nature)
         return self._use(tally.credits, tally.units, known=self.known)
 
-    def _wholes(self, ledger: Ledger) -> list[tuple[str, Use]]:
+    def _idle_and_all(self, ledger: Ledger) -> tuple[Use, Use]:
         idle = [*ledger.unattributed_j, *ledger.unattributed_extras]
         busy = [*ledger.attributed_j, *ledger.attributed_extras]
         both = [a + b for a, b in zip(idle, busy, strict=True)]
-        return [(name, self._use(part, None, known=self.known)) for name, part in ((_WHOLE, both), (_UNATTRIBUTED, idle))]
+        return self._use(idle, None, known=self.known), self._use(both, None, known=self.known)
 
     @property
     def known(self) -> bool:
@@ -188,6 +188,7 @@ class Accounts:
             impact=impact,
             self_impact=self_impact,
             self_duration_s=alone[SECONDS],
+            synced=getattr(region, "synced", None),
             trace_id=f"{context.trace_id:032x}" if context is not None and context.is_valid else None,
             span_id=f"{context.span_id:016x}" if context is not None and context.is_valid else None,
         )
@@ -254,9 +255,9 @@ class Accounts:
                 for curve, energy_j in zip(self.curves, ledger.channels_j, strict=True)
                 if curve.knots
             }
-            whole, unattributed = (
-                self.pricing.account(name).impact(use, self.pricing.rates) for name, use in self._wholes(ledger)
-            )
+            outside, everything = self._idle_and_all(ledger)
+            whole = self.pricing.whole(everything)
+            unattributed = self.pricing.account(_UNATTRIBUTED).impact(outside, self.pricing.rates)
             totals = Totals(
                 channels=channels,
                 attributed_j=math.fsum(ledger.attributed_j),

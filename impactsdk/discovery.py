@@ -49,7 +49,14 @@ def check(settings: Settings) -> None:
         place_of(settings.region)
     for item in settings.factors or ():
         if isinstance(item, str):
-            _found(FACTORS_GROUP)[item].load()(settings).close()
+            try:
+                _found(FACTORS_GROUP)[item].load()(settings).close()
+            except ConfigurationError:
+                raise
+            except Exception as error:
+                raise ConfigurationError(
+                    f"factors: the provider {item!r} could not be loaded: {type(error).__name__}: {error}"
+                ) from error
 
 
 def place_for(settings: Settings, tracer_provider: object) -> Place | None:

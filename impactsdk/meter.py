@@ -21,7 +21,7 @@ from impactsdk.model import Measurement, Totals
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.region import Spec
 from impactsdk.settings import Settings
-from impactsdk.wrap import Measured, Unnamed, checked_spec
+from impactsdk.wrap import Measured, SyncedBlock, Unnamed, checked_spec
 
 if TYPE_CHECKING:
     from opentelemetry import metrics, trace
@@ -139,6 +139,7 @@ class Meter:
         count: Callable[[Any], float] | None = None,
         attributes: Mapping[str, Any] | None = None,
         span: bool = True,
+        sync: bool = False,
     ) -> Measured: ...
     def measured(
         self,
@@ -148,6 +149,7 @@ class Meter:
         count: Callable[[Any], float] | None = None,
         attributes: Mapping[str, Any] | None = None,
         span: bool = True,
+        sync: bool = False,
     ) -> Any:
         """Measure a function or a block: joules on an OpenTelemetry span, and in the totals.
 
@@ -164,11 +166,13 @@ class Meter:
                 ``len``.
             attributes: For the span. Nothing that is passed to a function is ever recorded.
             span: ``False`` keeps the region in the ledger only, with totals and histogram but no span: for inner loops.
+            sync: ``True`` waits at both ends until the accelerators have done what torch, jax or TensorFlow gave them, so that
+                the energy of kernels launched inside is inside. It slows down; ``impact.sync`` says whether it was done.
 
         Raises:
             ConfigurationError: The name is empty, huge or not text, or another argument is not usable.
         """
-        if count is None and attributes is None:
+        if count is None and attributes is None and sync is False:
             # Most calls are the same call again, in an inner loop: then this look-up is all that they pay here.
             try:
                 spec = (self._span_specs if span is True else self._ledger_specs).get(name)
@@ -180,12 +184,14 @@ class Meter:
                 region.recorder = None
                 return region
         if callable(name) or isinstance(name, staticmethod | classmethod):
-            return Measured(checked_spec(self, None, unit, count, attributes, span))(name)
-        spec = checked_spec(self, name, unit, count, attributes, span)
+            return Measured(checked_spec(self, None, unit, count, attributes, span, sync))(name)
+        spec = checked_spec(self, name, unit, count, attributes, span, sync)
         specs = self._span_specs if span else self._ledger_specs
-        if count is None and attributes is None and spec.name and len(specs) < _MOST_SPECS:
+        if count is None and attributes is None and not sync and spec.name and len(specs) < _MOST_SPECS:
             specs[spec.name] = spec
-        return Measured(spec) if spec.name else Unnamed(spec)
+        if not spec.name:
+            return Unnamed(spec)
+        return SyncedBlock(spec) if sync else Measured(spec)
 
     def track(
         self, iterable: Iterable[T], *, name: str = "track", unit: str | None = None, total: int | None = None

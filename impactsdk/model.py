@@ -152,6 +152,7 @@ class Measurement:
         quality: See ``impactsdk.model.Quality`` and the README.
         coverage: Part of the duration for which the devices answered, 0 to 1.
         attribution: How shared devices were divided: ``exclusive``, ``cpu_time_share``, ``time_share``, joined by ``+``.
+        synced: For ``sync=True``: whether accelerators were waited for; ``None`` where that was not asked for.
         unit: The functional unit, e.g. ``sentence``.
         units: How many of them this region did; ``None`` if unknown.
         impact: What ``energy_j`` and the time of this region and its descendants cost. Never sum it over spans.
@@ -184,6 +185,7 @@ class Measurement:
     impact: Impact = field(default_factory=Impact)
     self_impact: Impact = field(default_factory=Impact)
     self_duration_s: float | None = None
+    synced: bool | None = None
     trace_id: str | None = None
     span_id: str | None = None
 

@@ -89,7 +89,7 @@ class Host(Protocol):
 class Spec:
     """What ``measured(...)`` was told; shared by all regions of that kind."""
 
-    __slots__ = ("attributes", "count", "host", "name", "span", "unit")
+    __slots__ = ("attributes", "count", "host", "name", "span", "sync", "unit")
 
     def __init__(
         self,
@@ -99,12 +99,13 @@ class Spec:
         count: Callable[[Any], float] | None,
         attributes: Mapping[str, Any] | None,
         span: bool,
+        sync: bool = False,
     ) -> None:
         self.host, self.name, self.unit, self.count = host, name, unit, count
-        self.attributes, self.span = attributes, span
+        self.attributes, self.span, self.sync = attributes, span, sync
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Spec, (self.host, self.name, self.unit, self.count, self.attributes, self.span)
+        return Spec, (self.host, self.name, self.unit, self.count, self.attributes, self.span, self.sync)
 
 
 class Region(Entry):
@@ -124,6 +125,7 @@ class Region(Entry):
         "span",
         "spec",
         "start_unix_ns",
+        "synced",
         "token",
         "units",
         "waiter",
@@ -135,6 +137,7 @@ class Region(Entry):
     enter_ns: int
     exit_ns: int | None
     start_unix_ns: int
+    synced: bool
     units: float
     clones: list[Region]
     token: Token[Region | None] | None
@@ -283,9 +286,12 @@ class Region(Entry):
         if not hasattr(self, "clones"):
             self.clones = []
             self.own_token, self.token = self.token, None
-        clone = Region(self.spec)
+        clone = self._clone()
         self.clones.append(clone)
         return clone.__enter__()
+
+    def _clone(self) -> Region:
+        return Region(self.spec)
 
     def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
         clones: list[Region] = getattr(self, "clones", [])

@@ -12,15 +12,18 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk.errors import ConfigurationError
 from impactsdk.region import Host, Region, Spec, checked_units, leave, pause, resume
+from impactsdk.synced import Synced
 
-__all__ = ["Measured", "Unnamed", "checked_spec"]
+__all__ = ["Measured", "SyncedBlock", "Unnamed", "checked_spec"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 _LONGEST_NAME = 256
 
 
-def checked_spec(host: Host, name: object, unit: object, count: object, attributes: object, span: object) -> Spec:
+def checked_spec(
+    host: Host, name: object, unit: object, count: object, attributes: object, span: object, sync: object = False
+) -> Spec:
     """What ``measured(...)`` was told, or an error that says what was expected. ``name`` may be missing before a function."""
     if name is not None:
         _check_name(name)
@@ -30,8 +33,10 @@ def checked_spec(host: Host, name: object, unit: object, count: object, attribut
         raise ConfigurationError(f"count={count!r}: expected a function from the result to a number of units, such as len")
     if not isinstance(span, bool):
         raise ConfigurationError(f"span={span!r}: expected True or False")
+    if not isinstance(sync, bool):
+        raise ConfigurationError(f"sync={sync!r}: expected True or False")
     kept = None if attributes is None else _checked_attributes(attributes)
-    return Spec(host, cast(Any, name) or "", unit, cast(Any, count), kept, span)
+    return Spec(host, cast(Any, name) or "", unit, cast(Any, count), kept, span, sync)
 
 
 def _check_name(name: object) -> None:
@@ -96,6 +101,12 @@ class Measured(Region):
         return _plain(spec, function)
 
 
+class SyncedBlock(Synced, Measured):
+    """The same for ``sync=True``."""
+
+    __slots__ = ()
+
+
 class Unnamed(Measured):
     """``measured()`` without a name: a decorator takes that of the function; a block has none to take."""
 
@@ -110,7 +121,7 @@ def _named(spec: Spec, function: Callable[..., Any]) -> Spec:
     name = getattr(named, "__qualname__", None) or type(named).__qualname__
     module = getattr(named, "__module__", None)
     full = f"{module}.{name}" if module else name
-    return Spec(spec.host, full[-_LONGEST_NAME:], spec.unit, spec.count, spec.attributes, spec.span)
+    return Spec(spec.host, full[-_LONGEST_NAME:], spec.unit, spec.count, spec.attributes, spec.span, spec.sync)
 
 
 def _open(spec: Spec) -> Region | None:
@@ -118,7 +129,9 @@ def _open(spec: Spec) -> Region | None:
     session = spec.host.session
     if session is None:
         session = spec.host.begin()
-    return None if session.off else Region(spec)
+    if session.off:
+        return None
+    return Synced(spec) if spec.sync else Region(spec)
 
 
 def _count(region: Region, result: object) -> None:
@@ -135,6 +148,7 @@ def _count(region: Region, result: object) -> None:
 
 def _plain(spec: Spec, function: Callable[P, R]) -> Callable[P, R]:
     host, count, new = spec.host, spec.count, object.__new__
+    kind = Synced if spec.sync else Region
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -143,7 +157,7 @@ def _plain(spec: Spec, function: Callable[P, R]) -> Callable[P, R]:
             session = host.begin()
         if session.off:
             return function(*args, **kwargs)
-        region = new(Region)  # without the call of __init__, which would cost as much as the rest
+        region = new(kind)  # without the call of __init__, which would cost as much as the rest
         region.spec, region.recorder = spec, None
         with region:
             result = function(*args, **kwargs)

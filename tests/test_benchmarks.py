@@ -15,6 +15,7 @@ TITLES = {
     "regions": "A region without a span",
     "sampler": "The sampler",
     "imports": "import impactsdk",
+    "impacts": "Impacts of one measurement",
     "crowd": "Regions open at once",
     "memory": "Resident memory",
     "accuracy": "Spans at random phase",

@@ -12,7 +12,7 @@ from impactsdk import semconv
 ROOT = Path(impactsdk.__file__).parent
 CONSTANTS = {name: value for name, value in vars(semconv).items() if name.isupper() and isinstance(value, str)}
 METRICS = {value for name, value in CONSTANTS.items() if name.startswith("METRIC_")}
-OTHERS = ("METRIC_", "ENV_", "SCOPE_NAME", "SCHEMA_URL", "SOURCES_GROUP", "FACTORS_GROUP")
+OTHERS = ("METRIC_", "ENV_", "SCOPE_NAME", "SCHEMA_URL", "SOURCES_GROUP", "FACTORS_GROUP", "GEN_AI_")
 ATTRIBUTES = {value for name, value in CONSTANTS.items() if not name.startswith(OTHERS) and not name.endswith("_PREFIX")}
 TYPES = {"gpu", "cpu", "memory"}
 

@@ -59,6 +59,7 @@ def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dic
         semconv.ATTRIBUTION: measurement.attribution,
         semconv.FUNCTIONAL_UNIT_NAME: measurement.unit,
         semconv.FUNCTIONAL_UNIT_COUNT: measurement.units,
+        semconv.SYNC: measurement.synced,
         semconv.INTERRUPTED: True if interrupted else None,
         semconv.DURATION_SELF: measurement.self_duration_s,
         semconv.CARBON_SELF: own.carbon_g,

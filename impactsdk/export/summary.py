@@ -64,7 +64,7 @@ def impact_lines(impact: Impact) -> list[str]:
     if impact.margin is not None:
         said.append(f"margin {money(impact.margin, impact.currency)}")
     lines = ["; ".join(said)] if said else []
-    intensity = next((factor for factor in impact.factors if factor.kind == "carbon_intensity"), None)
+    intensity = next((factor for factor in reversed(impact.factors) if factor.kind == "carbon_intensity"), None)
     if intensity is not None and impact.carbon_g is not None:
         origin = ", ".join(str(word) for word in (intensity.place, intensity.year, intensity.scope) if word is not None)
         spread = "" if intensity.low in (None, intensity.value) else f" ({intensity.low:.3g} to {intensity.high:.4g})"

@@ -17,6 +17,7 @@ from impactsdk.settings import Settings
 
 __all__ = ["Book"]
 
+_MONEY = ("price", "compute_price", "purchase_price", "unit_value")
 _AGAIN_NS = 1_000_000_000
 _WITHOUT_A_SOURCE: dict[Kind, str] = {
     "carbon_intensity": "no provider of factors knows it: set IMPACTSDK_CARBON_INTENSITY_G_PER_KWH",
@@ -44,6 +45,7 @@ class Book:
         self.place = place
         self.hardware: Hardware | None = None
         self._settings, self._complain = settings, complain
+        self._currency_unit = f"{{{settings.currency}}}"
         self._constants = UserConstants(settings)
         self._providers = list(providers)
         self._tabled = any(isinstance(provider, BundledTables) for provider in providers)
@@ -106,6 +108,14 @@ class Book:
             if trouble:
                 self._tell(provider, str(trouble)[:40], str(trouble))
             for factor in answers:
+                if factor.unit.startswith("{") and factor.kind in _MONEY and not factor.unit.startswith(self._currency_unit):
+                    self._tell(
+                        provider,
+                        "currency",
+                        f"its {factor.kind} is in {factor.unit} and not in {self._settings.currency}, so it is not used: "
+                        "set IMPACTSDK_CURRENCY",
+                    )
+                    continue
                 best.setdefault(factor.kind, factor)
             devices = devices or tuple(factor for factor in answers if factor.kind == "embodied")
         best.pop("embodied", None)

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 
-NAMES = ("spans", "regions", "sampler", "imports", "crowd", "memory", "accuracy", "conservation", "bert")
+NAMES = ("spans", "regions", "sampler", "imports", "impacts", "crowd", "memory", "accuracy", "conservation", "bert")
 
 
 def main() -> int:

@@ -1,0 +1,22 @@
+"""The sources of a session: what is found, and what is left out so that nothing counts twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from impactsdk import DegradedWarning, Meter, Settings
+from impactsdk.testing import FakeClock, SimulatedSource
+
+
+def test_a_second_source_with_the_same_channel_is_left_out_and_said() -> None:
+    clock = FakeClock()
+    first, second = SimulatedSource(100.0, id="gpu:0"), SimulatedSource(300.0, id="gpu:0")
+    with Meter(Settings.load({}, export="none"), sources=[first, second], clock=clock) as meter:
+        with pytest.warns(DegradedWarning, match="'gpu:0', which simulated:gpu:0 has already"):
+            with meter.measured("x") as region:
+                clock.advance(1.0)
+            clock.advance(1.0)
+            assert region.result().energy_j == pytest.approx(100.0)
+        assert meter.flush()
+        assert meter.totals().channels == pytest.approx({"gpu:0": 200.0})
+    assert second.closed
