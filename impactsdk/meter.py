@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import dataclasses
 import os
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from impactsdk import lifecycle
 from impactsdk.clock import SystemClock
 from impactsdk.errors import ConfigurationError, DegradedWarning
 from impactsdk.idle import OFF, OffSession
@@ -38,7 +38,6 @@ R = TypeVar("R")
 T = TypeVar("T")
 _MOST_SPECS = 2_000
 _new = object.__new__
-_meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 
 
 def installed_version() -> str:
@@ -106,7 +105,7 @@ class Meter:
         self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
         if settings is not None or sources is not None or factors is not None:
             self._settings = self._load()
-        _meters.add(self)
+        lifecycle.watch(self)
 
     def _load(self) -> Settings:
         settings = self._given if self._given is not None else Settings.load()
@@ -222,7 +221,7 @@ class Meter:
         try:
             from impactsdk.session import Session
 
-            _at_exit(self)  # first: the process may end while a thread of it begins
+            lifecycle.at_exit()  # first: the process may end while a thread of it begins
             self.enrich()
             return Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners, self._holders)
         except ConfigurationError:
@@ -368,38 +367,6 @@ def _print(text: str) -> None:
             stream.flush()
         except (OSError, ValueError):
             return  # nobody reads it any more
-
-
-# --- the end of the process, and its division ---------------------------------------------------------------------------------
-
-_exit_pid: int | None = None
-
-
-def _at_exit(meter: Meter) -> None:
-    """Have all meters closed when this process ends; asked at first use, so that the application's providers close later."""
-    global _exit_pid
-    if _exit_pid == os.getpid():
-        return
-    _exit_pid = os.getpid()
-    atexit.register(_close_all)
-    pools = sys.modules.get("multiprocessing.util")
-    if pools is not None and hasattr(pools, "Finalize"):
-        # Children of multiprocessing leave through os._exit, which runs these and not atexit.
-        pools.Finalize(None, _close_all, exitpriority=100)
-
-
-def _close_all() -> None:
-    for meter in list(_meters):
-        meter.close()
-
-
-def _forked() -> None:
-    for meter in list(_meters):
-        meter.forked()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
 
 
 # --- the default meter ------------------------------------------------------------------------------------------------------

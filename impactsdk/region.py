@@ -35,9 +35,9 @@ __all__ = [
     "checked_units",
     "current_region",
     "deeper",
+    "innermost",
     "leave",
-    "pause",
-    "resume",
+    "open_ancestor",
 ]
 
 PAUSE, RESUME = "pause", "resume"
@@ -205,7 +205,7 @@ class Region(Entry):
         self.recorder = session
         parent = _get()
         if parent is not None and (parent.recorder is not session or parent.exit_ns is not None):
-            parent = _open_ancestor(parent, session)
+            parent = open_ancestor(parent, session)
         if session.spans is not None:
             parent = _among_spans(parent, session)
         self.parent = parent
@@ -251,7 +251,7 @@ class Region(Entry):
         assert self.recorder is not None
         self.recorder.append(self)
         if self.span is not None:
-            self._leave_context(error)
+            self.leave_context(error)
 
     def _start_span(self, session: Recorder) -> None:
         self.start_unix_ns = unix_ns = session.unix_ns()
@@ -268,7 +268,7 @@ class Region(Entry):
         except Exception as error:  # noqa: BLE001 - a failing tracer must not reach the measured code
             session.complain("tracer", f"the tracer could not start a span ({error!r}); energy is still counted in the totals")
 
-    def _leave_context(self, error: BaseException | None) -> None:
+    def leave_context(self, error: BaseException | None) -> None:
         """The span leaves the context now; it is ended once its energy is known."""
         token, self.otel_token = self.otel_token, None
         if self.recorder.spans is not None:  # type: ignore[union-attr]
@@ -311,7 +311,7 @@ class Region(Entry):
         with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
             _reset(region._own_token)  # type: ignore[arg-type]
             if region.has_span:
-                region._leave_context(None)
+                region.leave_context(None)
             for other in inside:  # still open, but out of the context: when they are left they must not bring this one back
                 other.otel_token = other.token = other.own_token = None
         recorder: Any = region.recorder
@@ -324,7 +324,7 @@ class Region(Entry):
         if not getattr(self, "interrupted", False):  # else its block is still to be left
             self.token = None
         if self.parent is not None:
-            self.parent = _open_ancestor(self.parent, self.recorder)  # type: ignore[arg-type]
+            self.parent = open_ancestor(self.parent, self.recorder)  # type: ignore[arg-type]
 
     @property
     def _own_token(self) -> Token[Region | None] | None:
@@ -336,8 +336,8 @@ class Region(Entry):
         return self.spec.span and self.span is not None
 
 
-_current: ContextVar[Region | None] = ContextVar("impactsdk_region", default=None)
-_get, _set, _reset = _current.get, _current.set, _current.reset
+innermost: ContextVar[Region | None] = ContextVar("impactsdk_region", default=None)
+_get, _set, _reset = innermost.get, innermost.set, innermost.reset
 
 
 def checked_units(units: float) -> float:
@@ -359,7 +359,7 @@ def current_region() -> Region | None:
     return region
 
 
-def _open_ancestor(region: Region | None, recorder: Recorder) -> Region | None:
+def open_ancestor(region: Region | None, recorder: Recorder) -> Region | None:
     """The innermost region that is still open and belongs to this session (not to another meter, nor to the parent process)."""
     while region is not None and (region.exit_ns is not None or region.recorder is not recorder):
         region = region.parent  # type: ignore[assignment]
@@ -403,41 +403,3 @@ def _note_error(region: Region, error: BaseException) -> None:
             span.record_exception(error)
     except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
         recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
-
-
-# --- generators: their region is open only while they run -------------------------------------------------------------------
-
-
-def pause(region: Region) -> Region:
-    """A generator reached a yield: leave its context to the consumer; return the innermost region inside the generator."""
-    recorder: Any = region.recorder
-    leaf = _get()
-    if leaf is None or leaf.recorder is not recorder or leaf.exit_ns is not None:
-        leaf = region
-    recorder.append((recorder.now_ns(), PAUSE, region, leaf, None))
-    try:
-        _reset(region.token)  # type: ignore[arg-type]
-        if region.has_span:
-            region._leave_context(None)
-    except (
-        ValueError,
-        RuntimeError,
-    ):  # stepped in one context and paused in another: only an async generator driven by hand can
-        pass
-    return leaf
-
-
-def resume(region: Region, leaf: Region) -> None:
-    """A generator is asked for its next item: run it in its own context again."""
-    recorder: Any = region.recorder
-    consumer = _get()
-    if consumer is not None and (consumer.recorder is not recorder or consumer.exit_ns is not None):
-        consumer = _open_ancestor(consumer, recorder)
-    innermost = leaf if leaf.exit_ns is None else region
-    if region.has_span:
-        span = innermost.span if innermost.has_span else region.span
-        region.otel_token = otel_context.attach(set_span_in_context(span))  # type: ignore[arg-type]
-    region.token = _set(innermost)
-    recorder.append((recorder.now_ns(), RESUME, region, innermost, consumer))
-    if recorder.attention:
-        recorder.attend()

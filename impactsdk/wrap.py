@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk.errors import ConfigurationError
-from impactsdk.region import Host, Region, Spec, checked_units, leave, pause, resume
+from impactsdk.region import Host, Region, Spec, checked_units, leave
+from impactsdk.stepping import pause, resume
 from impactsdk.synced import Synced
 
 __all__ = ["Measured", "SyncedBlock", "Unnamed", "checked_spec"]
