@@ -2,9 +2,16 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import pytest
+
 from examples.bert.record import TRACING, WHOLE
 from examples.bert.report import report, row, table
+from impactsdk.factor import Factor
+from impactsdk.factors.places import place_of
+from impactsdk.factors.tables import BundledTables
+from impactsdk.impact import Use, impact_of
 from impactsdk.model import Measurement
+from impactsdk.rates import rates_of
 
 
 def measurement(
@@ -90,3 +97,39 @@ def test_without_any_device_the_table_says_so():
 
 def test_a_run_that_was_interrupted_before_its_first_phase_has_a_report_too():
     assert report({}, {}) == "no phase has run"
+
+
+# --- what it costs -----------------------------------------------------------------------------------------------------------
+
+
+def costs(region: str) -> dict[str, list[str]]:
+    """The table of impacts of a run of two phases, as cells by phase."""
+    rates = rates_of([*BundledTables().factors(place=place_of(region), unix_ns=0), *hardware(1_000.0)], currency="USD")
+    blocks = {
+        phase: [measurement(10.0, 2.0, 100, impact=impact_of(Use(10.0, 9.0, 11.0, 2.0, 100), rates))]
+        for phase in ("finetune", "infer")
+    }
+    text = report(blocks, {}).split("phase")[2]
+    return {title: cells(text, title) for title in ("fine-tuning", "inference")}
+
+
+def hardware(kg: float) -> list[Factor]:
+    return [Factor("embodied", kg * 1000, "g{CO2e}", "test"), Factor("lifetime", 4.0, "a", "test")]
+
+
+def test_carbon_embodied_water_money_and_sci_are_shown_and_differ_by_place_as_their_factors_do():
+    france, poland = costs("FR"), costs("PL")
+    for phase in ("fine-tuning", "inference"):
+        carbon_fr, embodied_fr, water_fr, cost_fr, *_, sci_fr = france[phase]
+        carbon_pl, embodied_pl, water_pl, cost_pl, *_, sci_pl = poland[phase]
+        assert float(carbon_fr) == pytest.approx(10 / 3.6e6 * 41.44 * 1e3, rel=0.01)
+        assert float(carbon_pl) / float(carbon_fr) == pytest.approx(588.60 / 41.44, rel=0.01)
+        assert float(water_pl) / float(water_fr) == pytest.approx(2.5135 / 3.6737, rel=0.01)
+        assert float(cost_pl) / float(cost_fr) == pytest.approx(0.1182 / 0.102, rel=0.01)
+        assert embodied_pl == embodied_fr
+        assert float(sci_fr) == pytest.approx((float(carbon_fr) + float(embodied_fr)) / 100, rel=0.01)
+        assert float(sci_pl) > float(sci_fr)
+
+
+def test_without_factors_there_is_no_table_of_impacts():
+    assert "carbon mg" not in report({"infer": [measurement()]}, {})
