@@ -4,18 +4,34 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-fast bench lint wheel clean
+.PHONY: demo test test-fast test-all test-backends bench lint wheel clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.bert
 
 # The wheel is what is tested: the tests run against the installed package and not against this folder.
 test: $(VENV)/test.stamp wheel
-	$(BIN)/pytest
+	$(BIN)/pytest -m "not backend"
 
 # Without the TensorFlow workload.
 test-fast: $(VENV)/test.stamp wheel
-	$(BIN)/pytest -m "not bert"
+	$(BIN)/pytest -m "not bert and not backend"
+
+# The core's tests on each Python from 3.10 to 3.13 that this machine has, without frameworks and backends.
+test-all:
+	@set -e; found=; for version in 3.10 3.11 3.12 3.13; do \
+	  python=$$(command -v python$$version || true); \
+	  [ -n "$$python" ] && "$$python" -c "" 2>/dev/null || { echo "python$$version is not here"; continue; }; \
+	  found=1; venv=.venv-$$version; echo "== python$$version"; \
+	  [ -x $$venv/bin/python ] || "$$python" -m venv $$venv; \
+	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet '.[test]'; \
+	  $$venv/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --force-reinstall .; \
+	  $$venv/bin/pytest -q -m "not bert and not backend"; \
+	done; [ -n "$$found" ]
+
+# Against real backends, each installed once under .cache/backends (1.9 GB): phoenix, MLflow, rotel, Prometheus, FastAPI.
+test-backends: $(VENV)/test.stamp wheel
+	$(BIN)/pytest -m backend tests/backends
 
 bench: $(VENV)/test.stamp wheel
 	$(BIN)/python -m tests.benchmarks

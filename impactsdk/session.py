@@ -13,17 +13,15 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Collection
-from operator import itemgetter
 from typing import Any
 
 from opentelemetry import metrics, trace
 
 from impactsdk.accounts import Accounts
+from impactsdk.books import Books
 from impactsdk.devices import Devices
 from impactsdk.discovery import factor_providers, place_for
-from impactsdk.energy.ledger import Ledger
 from impactsdk.energy.sampler import Probe, Sampler
-from impactsdk.energy.segment import Timeline
 from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError
 from impactsdk.export.metrics import Snapshot, instruments_on
 from impactsdk.export.providers import resolve
@@ -34,7 +32,7 @@ from impactsdk.factors.hardware import hardware_factors
 from impactsdk.foreign import HoldingProcessor
 from impactsdk.model import Measurement
 from impactsdk.protocols import Clock
-from impactsdk.region import PAUSE, Recorder, Region
+from impactsdk.region import Recorder, Region
 from impactsdk.settings import Settings
 
 __all__ = ["Session"]
@@ -48,9 +46,6 @@ _LOCK_S = 0.5
 _CROWD = 10_000
 """Events that may wait before callers make way for the sampler's thread; a span weighs more."""
 _CROWD_OF_SPANS = 1_000
-_START, _END = "start", "end"
-_Event = tuple[int, str, Region, "Region | None", "Region | None"]
-_stamp = itemgetter(0)
 
 
 class Session(Recorder):
@@ -81,9 +76,7 @@ class Session(Recorder):
         self._listeners = listeners
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
-        self._pending: list[_Event] = []
-        self._timeline: Timeline | None = None
-        self._ledger: Ledger | None = None
+        self._books = Books(self.events, self.accounts, self.complain)
         self._closing = False
         self._crowded = False
         self._tick_ns = 0
@@ -102,7 +95,7 @@ class Session(Recorder):
             before_round=self._devices.begin_round,
             settle=self._settle,
             busy=self._busy,
-            waiting=lambda: bool(self.events or self._pending),
+            waiting=lambda: bool(self.events or self._books.pending),
             took=self._devices.divide,
             end=self._end,
             sleeping=self._note_sleep,
@@ -174,10 +167,10 @@ class Session(Recorder):
             return self._snapshot
         try:
             self._snapshot = self.accounts.snapshot(
-                self._ledger,
+                self._books.ledger,
                 list(self._sampler.probes),
                 self._sampler.cpu_s,
-                0 if self._outputs.journal is None else self._outputs.journal.dropped,
+                self._outputs.dropped,
             )
             return self._snapshot
         finally:
@@ -190,7 +183,7 @@ class Session(Recorder):
         while not self._settled(until_ns):
             self._sampler.hurry()
             self._look_after()
-            if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not (self.events or self._pending):
+            if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not (self.events or self._books.pending):
                 break  # a fake clock stands still: no reading will come that says more
             if time.monotonic() - begun >= timeout_s or self._sampler.ended.is_set():
                 return False
@@ -229,7 +222,7 @@ class Session(Recorder):
             return True
         self._closing = True
         timeout_s = min(timeout_s, _LONGEST_S)
-        deadline = time.monotonic() + timeout_s
+        deadline = self._outputs.deadline = time.monotonic() + timeout_s
         self._sampler.stop(min(1.0, timeout_s / 2))
         begun_ns = self.now_ns()
         while not self._sampler.ended.wait(0.05):
@@ -285,88 +278,30 @@ class Session(Recorder):
         self.attention = asleep or self._crowded
 
     def _busy(self) -> bool:
-        return bool(self.events or self._pending or (self._ledger is not None and self._ledger.open_entries))
+        return self._books.busy
 
     def _settle(self, *, final: bool = False) -> int:
         """Bring the account up to the latest instant that all curves agree on."""
-        ended: list[Region] = []
         with self._lock:
             now_ns = self.now_ns()
-            if self._timeline is None:
-                start_ns = max([curve.knots[0].at_ns for curve in self.accounts.curves if curve.knots], default=now_ns)
-                self._timeline = Timeline(self.accounts.curves, start_ns)
-                self._ledger = Ledger(len(self.accounts.curves), start_ns)
+            ledger = self._books.begin(now_ns)
             rates = self._book.rates(self.unix_ns())
             if rates is not self.accounts.pricing.rates:
-                self.accounts.turn(now_ns, rates, self._ledger)
-            pending = self._pending
-            if self.events:
-                self._drain()
-            assert self._ledger is not None
-            ledger, done = self._ledger, 0
-            segments = list(self._timeline.advance(now_ns, final=final))
-            for segment in segments:
-                ledger.begin(segment)
-                # At the very end what comes after the last reading is taken as happening with it.
-                everything = final and segment is segments[-1]
-                while done < len(pending) and (everything or pending[done][0] <= segment.end_ns):
-                    done += 1
-                    try:
-                        self._apply(ledger, pending[done - 1], segment.end_ns, ended)
-                    except Exception:  # noqa: BLE001 - one event must not stand in the way of all others
-                        _log.exception("impactsdk made a mistake; one region is lost, measuring goes on")
-                ledger.close()
-            del pending[:done]
+                self.accounts.turn(now_ns, rates, ledger)
+            if len(self.events) > _CROWD:
+                self._crowded = self.attention = True
+            ended = self._books.advance(now_ns, final=final)
             spans = sum(region.spec.span for region in ended)
             limit = _CROWD_OF_SPANS if 10 * spans > len(ended) else _CROWD
             for region in ended:
                 self._finish(region)
                 self._crowded = self.attention = len(self.events) > limit
-            if now_ns - self._tick_ns >= _TICK_NS and (self.events or pending or ended or ledger.open_entries):
+            if now_ns - self._tick_ns >= _TICK_NS and (ended or self._books.busy):
                 self._tick_ns = now_ns
                 if self._outputs.journal is not None:
                     self._outputs.journal.tick(self.snapshot())
             self._crowded = self.attention = len(self.events) > _CROWD
-            return len(pending)
-
-    def _drain(self) -> None:
-        """Take over what has been appended, and put it in order: threads stamp first and append then."""
-        events, pending = self.events, self._pending
-        if len(events) > _CROWD:
-            self._crowded = self.attention = True
-        fresh: list[_Event] = []
-        for _ in range(len(events)):
-            event = events.popleft()
-            if event.__class__ is tuple:
-                fresh.append(event)
-            elif getattr(event, "seen", False):
-                fresh.append((event.exit_ns, _END, event, None, None))
-            else:
-                event.seen = True
-                fresh.append((event.enter_ns, _START, event, None, None))
-        fresh.sort(key=_stamp)
-        late = bool(pending and fresh and fresh[0][0] < pending[-1][0])
-        pending += fresh
-        if late:
-            pending.sort(key=_stamp)
-
-    def _apply(self, ledger: Ledger, event: _Event, until_ns: int, ended: list[Region]) -> None:
-        at_ns, kind, region, leaf, consumer = event
-        at_ns = min(at_ns, until_ns)
-        if kind == _START:
-            region.tally = self.accounts.tally(region.spec.name, region.spec.unit, self.complain)
-            ledger.start(region, region.parent, at_ns)
-        elif not getattr(region, "open", False):
-            return  # it was closed when the process ended
-        elif kind == _END:
-            ledger.end(region, at_ns)
-            ended.append(region)
-        elif kind == PAUSE:
-            assert leaf is not None
-            ledger.pause(region, leaf, at_ns)
-        else:
-            assert leaf is not None
-            ledger.resume(region, leaf, consumer, at_ns)
+            return len(self._books.pending)
 
     def _finish(self, region: Region) -> None:
         """A region's energy is known: account for it, end its span, tell whoever waits."""
@@ -408,12 +343,7 @@ class Session(Recorder):
         if not self._lock.acquire(timeout=0.05):
             return False
         try:
-            return (
-                self._sampler.ready.is_set()
-                and not self.events
-                and not (self._pending and self._pending[0][0] <= until_ns)
-                and (self._timeline is not None and self._timeline.until_ns >= until_ns)
-            )
+            return self._sampler.ready.is_set() and self._books.settled(until_ns)
         finally:
             self._lock.release()
 
@@ -426,15 +356,7 @@ class Session(Recorder):
         """The last thing: close what is still open, write, let go."""
         self._settle()
         with self._lock:
-            ledger = self._ledger
-            if ledger is not None:
-                at_ns = self.now_ns()
-                for entry in reversed(list(ledger.open_entries)):  # innermost first
-                    region: Region = entry  # type: ignore[assignment]
-                    if region.exit_ns is None:
-                        region.exit_ns = at_ns
-                        region.interrupted = True
-                    self.events.append(region)
+            self._books.interrupt(self.now_ns())
             self._settle(final=True)
             for holder in list(self._holders):
                 holder.let_go()
@@ -445,10 +367,8 @@ class Session(Recorder):
             self._book.close()
             if self._outputs.journal is not None:
                 self._outputs.journal.close(self.snapshot())
+        if not self._outputs.shut(self.complain):
+            self._outputs.rescue(self, self._lock)
         for instruments in self._instruments:
             instruments.retire(self)
-        for provider in self._outputs.owned:
-            try:
-                provider.shutdown()
-            except Exception as error:  # noqa: BLE001, PERF203 - somebody else's exporter
-                self.complain("shutdown", f"an exporter could not be shut down: {error!r}")
+        self._outputs.let_go(self.complain)

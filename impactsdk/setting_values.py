@@ -30,7 +30,7 @@ __all__ = [
     "text",
 ]
 
-_EXPORTS = ("otel", "journal", "summary")
+_EXPORTS = ("otel", "journal", "summary", "console", "prometheus")
 _LONGEST_S = 86_400.0
 
 

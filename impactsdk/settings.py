@@ -59,7 +59,8 @@ class Settings:
 
     Args:
         service_name: ``service.name`` of the resource; default: ``OTEL_SERVICE_NAME`` or what OpenTelemetry falls back to.
-        export: Where results go: ``None`` for ``auto``, ``()`` for nowhere, else any of ``otel``, ``journal``, ``summary``.
+        export: Where results go: ``None`` for ``auto``, ``()`` for nowhere, else any of ``otel``, ``journal``,
+            ``summary``, ``console``, ``prometheus``.
         directory: Where the journal is written.
         boundary: ``process``, ``cgroup`` or ``machine``.
         interval_s: The longest time between two readings while a region is open, seconds.

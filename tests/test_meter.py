@@ -198,7 +198,7 @@ def test_memory_does_not_grow_with_the_number_of_regions(rounds: int, span: bool
         assert here.meter.flush()
         assert here.totals().operations["x"].count == rounds
         assert len(session.tallies) == 1  # type: ignore[union-attr]
-        assert not session._pending  # type: ignore[union-attr]
+        assert not session._books.pending  # type: ignore[union-attr]
         assert not session.events  # type: ignore[union-attr]
         assert _objects("Region") - before["Region"] <= 1
         assert _objects("Segment") - before["Segment"] < 50

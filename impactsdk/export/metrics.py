@@ -6,7 +6,9 @@ Totals come from the ledger and not from spans, so sampling, queue overflow and 
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,6 +24,8 @@ from impactsdk.rates import Rates
 
 __all__ = ["Account", "Instruments", "Snapshot", "channel_attributes", "instruments_on"]
 
+_ONE_COLLECTION_S = 0.1
+"""A collection takes a few milliseconds; what comes later is another one."""
 _BUCKETS_J = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 
 
@@ -69,6 +73,7 @@ class Account(Protocol):
 
 _View = Callable[[Snapshot], Iterable[Observation]]
 _Sums = dict[tuple[tuple[str, Any], ...], float]
+_NEVER: tuple[float, dict[_View, _Sums], list[Snapshot]] = (-math.inf, {}, [])
 _of_provider: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
 
 
@@ -94,13 +99,14 @@ class Instruments:
         self._accounts: list[Account] = []
         self._past: dict[_View, _Sums] = {}
         self._lock = threading.Lock()
+        self._look = _NEVER
 
         def observe(view: _View) -> Callable[[CallbackOptions], Iterable[Observation]]:
             def callback(options: CallbackOptions) -> Iterable[Observation]:
-                with self._lock:
-                    sums, accounts = dict(self._past.get(view, {})), list(self._accounts)
-                for account in accounts:
-                    _add(sums, view(account.snapshot()))
+                past, snapshots = self._looked(anew=view is _hw_energy)
+                sums = dict(past.get(view, {}))
+                for snapshot in snapshots:
+                    _add(sums, view(snapshot))
                 return [Observation(value, dict(attributes)) for attributes, value in sums.items()]
 
             return callback
@@ -146,7 +152,7 @@ class Instruments:
             semconv.METRIC_SDK_CPU_TIME, [observe(_cpu_time)], "s", "CPU time of the sampler's thread: what measuring costs"
         )
         meter.create_observable_counter(
-            semconv.METRIC_SDK_DROPPED, [observe(_dropped)], "{span}", "Spans that could not be written"
+            semconv.METRIC_SDK_DROPPED, [observe(_dropped)], "{span}", "Spans that could not be exported or written"
         )
         described = ("J", "Inclusive energy of one call")
         try:
@@ -156,15 +162,27 @@ class Instruments:
         except TypeError:  # a provider that does not know the advisory parameter
             self._histogram = meter.create_histogram(semconv.METRIC_OPERATION_ENERGY, *described)
 
+    def _looked(self, *, anew: bool) -> tuple[dict[_View, _Sums], list[Snapshot]]:
+        """The same values for all instruments of one collection, so that they add up; the first instrument takes them."""
+        taken_s, past, snapshots = self._look
+        if anew or time.monotonic() - taken_s > _ONE_COLLECTION_S:
+            with self._lock:
+                accounts, past = list(self._accounts), {view: dict(sums) for view, sums in self._past.items()}
+            snapshots = [account.snapshot() for account in accounts]
+            self._look = (time.monotonic(), past, snapshots)
+        return past, snapshots
+
     def attach(self, account: Account) -> None:
         """Show what this session measures, too."""
         with self._lock:
             self._accounts.append(account)
+            self._look = _NEVER
 
     def retire(self, account: Account) -> None:
         """A session is closed: keep its last values."""
         last = account.snapshot()
         with self._lock:
+            self._look = _NEVER
             if account in self._accounts:
                 self._accounts.remove(account)
                 for view in _COUNTERS:
@@ -173,7 +191,7 @@ class Instruments:
     def forsake(self) -> None:
         """In the child of a fork: all that was measured so far is the parent's, and is shown by it."""
         self._lock = threading.Lock()
-        self._accounts, self._past = [], {}
+        self._accounts, self._past, self._look = [], {}, _NEVER
 
     def record(self, name: str, energy_j: float, span: Span | None) -> None:
         """One finished call; its span, if sampled, becomes the exemplar."""

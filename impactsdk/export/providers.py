@@ -6,13 +6,15 @@ The global providers are looked at and never replaced.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
 
 from impactsdk import semconv
+from impactsdk.export.exporters import ENDPOINTS, exporter, named
 from impactsdk.export.journal import Journal
+from impactsdk.export.metrics import Account, instruments_on
+from impactsdk.export.outputs import Outputs
 from impactsdk.settings import Settings
 
 if TYPE_CHECKING:
@@ -20,19 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Outputs", "resolve"]
 
-_OTLP_VARIABLES = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
-
-
-@dataclass(slots=True)
-class Outputs:
-    """The outputs of one session. ``owned`` are the providers that we made and must shut down."""
-
-    tracer: trace.Tracer | None = None
-    meter_providers: list[metrics.MeterProvider] = field(default_factory=list)
-    journal: Journal | None = None
-    summary: bool = False
-    owned: list[Any] = field(default_factory=list)
-    used: list[Any] = field(default_factory=list)
+_Complain = Callable[[str, str], None]
 
 
 def resolve(
@@ -40,7 +30,7 @@ def resolve(
     tracer_provider: trace.TracerProvider | None,
     meter_provider: metrics.MeterProvider | None,
     version: str,
-    complain: Callable[[str, str], None],
+    complain: _Complain,
     *,
     facts: Mapping[str, float | str] | None = None,
 ) -> Outputs:
@@ -48,30 +38,7 @@ def resolve(
 
     ``facts`` go into the resource of the providers that are made here.
     """
-    of_app_traces, of_app_metrics = tracer_provider, meter_provider
-    wanted = settings.export
-    if wanted is None or "otel" in wanted:
-        of_app_traces = of_app_traces or _app_tracer_provider()
-        of_app_metrics = of_app_metrics or _app_meter_provider()
-    otlp = any(settings.environ.get(variable, "").strip() for variable in _OTLP_VARIABLES)
-    if wanted is None:
-        wanted = ("otel",) if of_app_traces or of_app_metrics or otlp else ("journal", "summary")
-    outputs = Outputs(summary="summary" in wanted)
-    facts = facts or {}
-    provider = None
-    if of_app_traces or of_app_metrics:  # an argument counts whatever is exported otherwise
-        provider = of_app_traces
-        outputs.used += [used for used in (of_app_traces, of_app_metrics) if used is not None]
-        outputs.meter_providers += [of_app_metrics] if of_app_metrics is not None else []
-    elif "otel" in wanted:
-        provider = _otlp(settings, facts, outputs, complain)
-        if provider is None and "journal" not in wanted:
-            wanted = (*wanted, "journal")
-    if "journal" in wanted:
-        provider = _journal(settings, facts, outputs, provider, version, complain)
-    if provider is not None:
-        outputs.tracer = provider.get_tracer(semconv.SCOPE_NAME, version, schema_url=semconv.SCHEMA_URL)
-    return outputs
+    return _Resolving(settings, version, complain, facts or {}).outputs_of(tracer_provider, meter_provider)
 
 
 def _app_tracer_provider() -> trace.TracerProvider | None:
@@ -86,61 +53,150 @@ def _app_meter_provider() -> metrics.MeterProvider | None:
     return None if unset else provider
 
 
-def _resource(settings: Settings, facts: Mapping[str, float | str]) -> Resource:
-    from opentelemetry.sdk.resources import Resource
+class _Resolving:
+    """What :func:`resolve` has found out so far."""
 
-    return Resource.create({**facts, **({"service.name": settings.service_name} if settings.service_name else {})})
+    def __init__(self, settings: Settings, version: str, complain: _Complain, facts: Mapping[str, float | str]) -> None:
+        self._settings, self._environ, self._version, self._complain = settings, settings.environ, version, complain
+        self._facts = facts
+        self._resource: Resource | None = None
+        self._outputs = Outputs()
+        self._in_vain = False
+        """Whether an output that was asked for cannot be had."""
 
+    def outputs_of(self, of_app_traces: trace.TracerProvider | None, of_app_metrics: metrics.MeterProvider | None) -> Outputs:
+        """See :func:`resolve`."""
+        outputs, wanted = self._outputs, self._settings.export
+        if wanted is None or "otel" in wanted:
+            of_app_traces = of_app_traces or _app_tracer_provider()
+            of_app_metrics = of_app_metrics or _app_meter_provider()
+        of_app = of_app_traces is not None or of_app_metrics is not None
+        otlp = any(self._environ.get(variable, "").strip() for variable in ENDPOINTS)
+        # OTLP is what OpenTelemetry takes where nothing else is said, but only where somebody wants OpenTelemetry.
+        default = otlp or wanted is not None
+        spans, values = (named(self._environ, "traces", default=default), named(self._environ, "metrics", default=default))
+        if wanted is None:
+            wanted = ("otel",) if of_app or spans or values else ("journal", "summary")
+        if of_app or "otel" not in wanted:
+            spans, values = [], []
+        if "console" in wanted:
+            spans, values = ["console", *spans], ["console", *values]
+        if of_app_traces is not None:
+            spans = []  # a span has one provider; what else becomes of it is the application's business
+        if "prometheus" in wanted:
+            values.append("prometheus")
+        provider = self._traces(dict.fromkeys(spans))
+        self._metrics(dict.fromkeys(values))
+        if of_app:  # an argument counts whatever is exported otherwise
+            provider = of_app_traces or provider
+            outputs.used += [used for used in (of_app_traces, of_app_metrics) if used is not None]
+            outputs.meter_providers += [of_app_metrics] if of_app_metrics is not None else []
+        outputs.summary = "summary" in wanted
+        if "journal" in wanted or self._in_vain:
+            provider = self._journal(provider)
+        if provider is not None:
+            outputs.tracer = provider.get_tracer(semconv.SCOPE_NAME, self._version, schema_url=semconv.SCHEMA_URL)
+        if outputs.deliveries or outputs.arrivals:
+            outputs.spare = self._spare_journal
+            outputs.endpoint = next(filter(None, (self._environ.get(variable, "").strip() for variable in ENDPOINTS)), None)
+        return outputs
 
-def _otlp(
-    settings: Settings, facts: Mapping[str, float | str], outputs: Outputs, complain: Callable[[str, str], None]
-) -> trace.TracerProvider | None:
-    try:
-        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    except ImportError:
-        complain(
-            "otlp",
-            "results should go out over OTLP, but its exporter is not installed: pip install 'impactsdk[otlp]'; "
-            "they are written to the journal instead",
-        )
+    def _described(self) -> Resource:
+        if self._resource is None:
+            from opentelemetry.sdk.resources import Resource
+
+            name = self._settings.service_name
+            self._resource = Resource.create({**self._facts, **({"service.name": name} if name else {})})
+        return self._resource
+
+    def _traces(self, names: Mapping[str, None]) -> trace.TracerProvider | None:
+        found = {name: self._exporter("traces", name) for name in names}
+        if not any(found.values()):
+            return None
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        from impactsdk.export.delivery import Bounded, SpanDelivery
+
+        provider = TracerProvider(resource=self._described(), shutdown_on_exit=False)
+        for name, its in found.items():
+            if name == "console":
+                provider.add_span_processor(BatchSpanProcessor(its))
+            elif its is not None:
+                self._outputs.deliveries.append(SpanDelivery(its))
+                provider.add_span_processor(self._outputs.deliveries[-1])
+        self._outputs.owned.append(Bounded(provider))
+        return provider
+
+    def _metrics(self, names: Mapping[str, None]) -> None:
+        for name in names:
+            provider = self._scraped() if name == "prometheus" else self._pushed(name)
+            if provider is not None:
+                from impactsdk.export.delivery import Bounded
+
+                self._outputs.meter_providers.append(provider)
+                self._outputs.owned.append(Bounded(provider))
+
+    def _pushed(self, name: str) -> metrics.MeterProvider | None:
+        its = self._exporter("metrics", name)
+        if its is None:
+            return None
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+
+        from impactsdk.export.delivery import MetricDelivery
+
+        if not isinstance(its, MetricReader):
+            if name != "console":
+                its = MetricDelivery(its)
+                self._outputs.arrivals.append(its)
+            its = PeriodicExportingMetricReader(its)
+        return MeterProvider([its], resource=self._described(), shutdown_on_exit=False)
+
+    def _scraped(self) -> metrics.MeterProvider | None:
+        from impactsdk.export.scrape import ScrapedProvider, address
+
+        try:
+            return ScrapedProvider(self._described(), *address(self._environ))
+        except ImportError:
+            why, remedy = "its exporter is not installed", "pip install 'impactsdk[prometheus]'"
+        except (OSError, ValueError) as error:
+            why, remedy = (
+                str(error),
+                "choose another place with OTEL_EXPORTER_PROMETHEUS_HOST and OTEL_EXPORTER_PROMETHEUS_PORT",
+            )
+        self._in_vain = True
+        self._complain("prometheus", f"Prometheus cannot be served: {why}: {remedy}; the journal is written instead")
         return None
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    resource = _resource(settings, facts)
-    traces = TracerProvider(resource=resource, shutdown_on_exit=False)
-    traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-    reader = PeriodicExportingMetricReader(OTLPMetricExporter())
-    values = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-    outputs.meter_providers.append(values)
-    outputs.owned += [traces, values]
-    return traces
+    def _exporter(self, signal: Any, name: str) -> Any:
+        found = exporter(self._environ, signal, name, self._complain)
+        self._in_vain = self._in_vain or found is None
+        return found
 
+    def _journal(self, provider: trace.TracerProvider | None) -> trace.TracerProvider:
+        from opentelemetry.sdk.trace import TracerProvider
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-def _journal(
-    settings: Settings,
-    facts: Mapping[str, float | str],
-    outputs: Outputs,
-    provider: trace.TracerProvider | None,
-    version: str,
-    complain: Callable[[str, str], None],
-) -> trace.TracerProvider:
-    from opentelemetry.sdk.metrics import MeterProvider
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-    from opentelemetry.sdk.trace import TracerProvider
-    from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+        self._outputs.journal, values = self._unwritten()
+        self._outputs.meter_providers.append(values)
+        if provider is None:
+            # No processor: a span goes into the journal when the sampler's thread ends it.
+            provider = TracerProvider(sampler=ALWAYS_ON, resource=self._described(), shutdown_on_exit=False)
+            self._outputs.owned.append(provider)
+        return provider
 
-    resource = _resource(settings, facts)
-    reader = InMemoryMetricReader()
-    values = MeterProvider([reader], resource=resource, shutdown_on_exit=False)
-    outputs.meter_providers.append(values)
-    outputs.owned.append(values)
-    outputs.journal = Journal(settings.directory, resource, reader, version, complain)
-    if provider is None:
-        # No processor: a span goes into the journal when the sampler's thread ends it.
-        provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)
-        outputs.owned.append(provider)
-    return provider
+    def _spare_journal(self, account: Account) -> Journal:
+        """A journal that nobody asked for. It has the totals of now; only the histogram sees calls when they happen."""
+        journal, values = self._unwritten()
+        instruments_on(values, self._version).attach(account)
+        return journal
+
+    def _unwritten(self) -> tuple[Journal, metrics.MeterProvider]:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+
+        reader = InMemoryMetricReader()
+        values = MeterProvider([reader], resource=self._described(), shutdown_on_exit=False)
+        self._outputs.owned.append(values)
+        return Journal(self._settings.directory, self._described(), reader, self._version, self._complain), values
