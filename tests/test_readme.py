@@ -25,7 +25,15 @@ def test_each_example_of_the_readme_runs(number: int, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-    expected = ["details in impact", "epoch", "impact.energy.self", "impact.energy.self", "owid-ember-2026", "socket:0", "launcher"][number]
+    expected = [
+        "details in impact",
+        "epoch",
+        "impact.energy.self",
+        "impact.energy.self",
+        "owid-ember-2026",
+        "socket:0",
+        "launcher",
+    ][number]
     assert expected in done.stdout + done.stderr
 
 
