@@ -216,7 +216,7 @@ def test_tokens_of_an_inference_call_are_its_unit_and_that_of_the_region_around_
         spans = here.spans
         assert of(spans["answer"], "impact.functional_unit.name") == "token"
         assert of(spans["answer"], "impact.functional_unit.count") == 100
-        assert of(spans["answer"], "impact.energy.per_unit") == pytest.approx(2.0)
+        assert of(spans["answer"], "impact.functional_unit.energy") == pytest.approx(2.0)
         assert of(spans["batch"], "impact.functional_unit.name") == "document"
         operation = here.meter.totals().operations["chat tiny"]
         assert (operation.unit, operation.units) == ("token", 107)
