@@ -1,0 +1,277 @@
+"""A callback for ``fit``, ``evaluate`` and ``predict`` of Keras 3 and tf_keras, and the patches that add it unasked."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from impactsdk.integrations.loggers import ENERGY, scalars
+from impactsdk.integrations.patches import Call, Patches
+from impactsdk.integrations.running import Running, harmless, owner_of, put_first, size_of
+
+__all__ = ["ImpactCallback", "instrument"]
+
+_DEFAULT_BATCH = 32
+"""Of both Keras, for arrays."""
+
+
+def _nothing(*_args: object, **_kwargs: object) -> Any:
+    """A hook that does nothing."""
+
+
+# Keras 3 calls hooks of batches in another thread unless somebody overrides them; this is how it marks one that nobody did.
+_nothing._is_default = True  # type: ignore[attr-defined]
+
+
+class ImpactCallback:
+    """Joules on a span of ``fit`` and of each epoch, of ``evaluate`` and of ``predict``; steps go into the totals only.
+
+    ``model.fit(x, y, callbacks=[ImpactCallback()])``, with Keras 3 and tf_keras alike: it is told apart from their callbacks
+    by what it does and not by its class, as both may be loaded at once.
+
+    The samples of an epoch are read from the mean of the loss, which counts them; where a model has a ``train_step`` of its
+    own they are known only with ``batch_size``. A step lasts from its begin to the next one's: a hook at its end would make
+    Keras 3 wait for the device after each step.
+
+    When ``fit`` raises, Keras tells no callback. The regions are then left when Keras lets go of its list, at the callback's
+    next use, at :meth:`close`, or at the end of ``with ImpactCallback() as callback:``, whichever comes first.
+
+    Args:
+        name: Of the operations: ``keras.fit``, ``keras.epoch``, ``keras.step``, ``keras.evaluate``, ``keras.predict``.
+        unit: The functional unit that a sample is.
+        log: Add ``impact/energy_j``, ``impact/joules_per_sample`` and ``impact/carbon_g`` of each epoch, its validation
+            included, to its logs, so that the history, TensorBoard and others show them. An epoch then waits for its
+            energy, an eighth of a second as a rule and a second at most.
+        batch_size: Samples per step, to count those of single steps, too.
+    """
+
+    # What tf_keras asks of a callback besides the hooks.
+    _supports_tf_logs = True  # else it would fetch the logs from the device after each batch
+    _chief_worker_only = None
+
+    def __init__(self, name: str = "keras", *, unit: str = "sample", log: bool = True, batch_size: int | None = None) -> None:
+        self.name, self.unit, self.log, self.batch_size = name, unit, log, batch_size
+        self.params: dict[str, Any] = {}
+        self.model: Any = None
+        self.validation_data = None
+        self._running = Running()
+        self._early = False
+        self._owner: Callable[[], Any] = _nothing
+        self._logged: set[str] = set()
+        self._given: int | None = None
+        self._trained: float | None = None
+        self._counted, self._step_at = 0, 0
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("on_"):
+            return _nothing
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.name, self.unit, self.log, self.batch_size)
+
+    def __enter__(self) -> ImpactCallback:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.close(error)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leave the regions that are open, because the training ended with ``error`` or otherwise without telling."""
+        self._running.leave_all(error)
+
+    def start(self, kind: str) -> None:
+        """Open the span of a call (``fit``, ``evaluate``, ``predict``) before Keras gets to the callback, to have all of it."""
+        self.close()
+        self._running, self._owner = Running(), _nothing
+        self._running.enter(kind, f"{self.name}.{kind}", unit=self.unit)
+        self._early = True
+
+    # --- what Keras calls ------------------------------------------------------------------------------------------------
+
+    def set_params(self, params: dict[str, Any] | None) -> None:
+        """Take what Keras says of the run: ``epochs``, ``steps``, ``verbose``."""
+        self.params = params or {}
+
+    def set_model(self, model: Any) -> None:
+        """Take the model."""
+        self.model = model
+
+    def _implements_train_batch_hooks(self) -> bool:
+        return True
+
+    def _implements_test_batch_hooks(self) -> bool:
+        return False
+
+    def _implements_predict_batch_hooks(self) -> bool:
+        return True
+
+    @harmless
+    def on_train_begin(self, logs: object = None) -> None:
+        """Open the span of ``fit``."""
+        self._begin("fit")
+        self._logged.clear()
+
+    @harmless
+    def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
+        """Open the span of an epoch."""
+        self._running.leave("epoch")
+        self._running.enter("epoch", f"{self.name}.epoch", unit=self.unit, attributes={"epoch": epoch + 1})
+        self._trained, self._counted = None, 0
+
+    @harmless
+    def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
+        """The step before this one ends here, and this one begins."""
+        size = self._batch_size()
+        if size is not None and "step" in self._running and batch > self._step_at:
+            samples = size * (batch - self._step_at)  # several if Keras takes several steps at once
+            self._running.add_units("step", samples)
+            self._counted += samples
+        self._running.leave("step")
+        self._running.enter("step", f"{self.name}.step", unit=self.unit, span=False)
+        self._step_at = batch
+
+    @harmless
+    def on_test_begin(self, logs: object = None) -> None:
+        """Open the span of an evaluation; inside ``fit`` it belongs to the epoch."""
+        if "epoch" in self._running and owner_of(self) is self._owner():
+            self._end_steps()  # now: Keras is about to reset what counts the samples
+            self._running.enter("evaluate", f"{self.name}.evaluate", unit=self.unit)
+        else:
+            self._begin("evaluate")
+
+    @harmless
+    def on_test_end(self, logs: object = None) -> None:
+        """Close the span of an evaluation."""
+        try:
+            alone = None if "epoch" in self._running else self._given
+            self._running.add_units("evaluate", self._seen("test_step") or alone)
+        finally:
+            self._running.leave("evaluate")
+
+    @harmless
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Close the span of an epoch and add what it cost to the logs."""
+        try:
+            self._end_steps()
+            self._running.add_units("epoch", self._trained)
+            self._running.add_units("fit", self._trained)
+        finally:
+            region = self._running.leave("epoch")
+        if not self.log or not isinstance(logs, dict):
+            return
+        values = scalars(self._running.result(region), unit=self.unit)
+        self._logged |= {ENERGY, *values}
+        # Keras keeps one list per name: a value that is unknown this time must not shift those of later epochs.
+        logs.update({name: values.get(name, float("nan")) for name in sorted(self._logged)})
+
+    @harmless
+    def on_train_end(self, logs: object = None) -> None:
+        """Close the span of ``fit``."""
+        self.close()
+
+    @harmless
+    def on_predict_begin(self, logs: object = None) -> None:
+        """Open the span of a prediction."""
+        self._begin("predict")
+
+    @harmless
+    def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Count the samples of a batch by what came out."""
+        self._running.add_units("predict", size_of((logs or {}).get("outputs")))
+
+    @harmless
+    def on_predict_end(self, logs: object = None) -> None:
+        """Close the span of a prediction."""
+        self._running.leave("predict")
+
+    # --- how ---------------------------------------------------------------------------------------------------------------
+
+    def _begin(self, kind: str) -> None:
+        if not self._early or kind not in self._running:  # else what is open was left behind by a call that raised
+            self.start(kind)
+        self._early = False
+        owner = owner_of(self)
+        if owner is not None:
+            self._owner = weakref.ref(owner)
+            # Keras makes its list of callbacks for one call: when that has ended, by an exception too, nobody has it any more.
+            weakref.finalize(owner, self._running.leave_all).atexit = False
+            if self.log:
+                put_first(owner, self)
+
+    def _end_steps(self) -> None:
+        if self._trained is None:
+            self._trained = self._seen("train_step") or self._all_given()
+        if "step" in self._running and self._trained is not None and self._batch_size() is not None:
+            self._running.add_units("step", max(0.0, self._trained - self._counted))  # the last batch may be short
+        self._running.leave("step")
+
+    def _batch_size(self) -> int | None:
+        size = self.batch_size if self.batch_size is not None else self.params.get("batch_size")
+        return int(size) if size else None
+
+    def _all_given(self) -> float | None:
+        """The samples that ``fit`` was given, if the step that ends now is the last that they make."""
+        size = self._batch_size()
+        if self._given is None or size is None or not 0 < self._given - self._counted <= size:
+            return None
+        return self._given
+
+    def _seen(self, step: str) -> float | None:
+        """The samples since the metrics were reset: the weight of the loss's mean, if it is Keras itself that adds to it."""
+        method = getattr(type(self.model), step, None)
+        if getattr(method, "__module__", "").partition(".")[0] not in ("keras", "tf_keras"):
+            return None
+        for metric in getattr(self.model, "metrics", ()):
+            if getattr(metric, "name", None) == "loss" and getattr(metric, "count", None) is not None:
+                return float(metric.count) or None
+        return None
+
+
+def _again(cls: type[ImpactCallback], name: str, unit: str, log: bool, batch_size: int | None) -> ImpactCallback:
+    return cls(name, unit=unit, log=log, batch_size=batch_size)
+
+
+# --- without a change of the code --------------------------------------------------------------------------------------------
+
+
+def instrument(patches: Patches, model: Any) -> None:
+    """Have ``fit``, ``evaluate`` and ``predict`` of a ``Model`` class measured."""
+    for kind in ("fit", "evaluate", "predict"):
+        patches.wrap(model, kind, _begins(kind, inspect.signature(getattr(model, kind))))
+
+
+def _begins(kind: str, signature: inspect.Signature) -> Any:
+    def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        bound = signature.bind(*args, **kwargs)
+        given = bound.arguments.get("callbacks")
+        if hasattr(given, "callbacks"):
+            return None  # an evaluation inside of fit, with its list of callbacks: ours is in it
+        callbacks = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+        callback = next((item for item in callbacks if isinstance(item, ImpactCallback)), None)
+        if callback is None:
+            callback = ImpactCallback(log=False, batch_size=_batch_size(bound.arguments))
+            callback._given = _samples(bound.arguments)
+            bound.arguments["callbacks"] = [callback, *callbacks]
+        callback.start(kind)
+        return Call(bound.args, bound.kwargs, lambda _result, error: callback.close(error))
+
+    return begin
+
+
+def _batch_size(arguments: dict[str, Any]) -> int | None:
+    size = arguments.get("batch_size")
+    if size is None and size_of(arguments.get("x")) is not None:
+        return _DEFAULT_BATCH
+    return int(size) if isinstance(size, int) else None
+
+
+def _samples(arguments: dict[str, Any]) -> int | None:
+    """How many samples of arrays one turn takes; ``None`` for a stream, or where the number of steps was set."""
+    size = size_of(arguments.get("x"))
+    if size is None or arguments.get("steps_per_epoch", arguments.get("steps")) is not None:
+        return None
+    return math.floor(size * (1.0 - (arguments.get("validation_split") or 0.0)))
