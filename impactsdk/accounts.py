@@ -276,6 +276,7 @@ class Accounts:
             totals=totals,
             channels=tuple(curve.channel for curve in live),
             power_w={curve.channel.id: power_w for curve in live if (power_w := curve.power_w) is not None},
+            utilization={name: part for probe in probes for name, part in probe.utilization.items()},
             by_type_j=by_state,
             unattributed=unattributed,
             unattributed_s=0.0 if ledger is None else ledger.unattributed_extras[SECONDS],

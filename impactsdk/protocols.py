@@ -42,6 +42,7 @@ class Clock(Protocol):
 class EnergySource(Protocol):
     """A device, or a family of devices, that can say how many joules it has used.
 
+    One that also has ``utilization() -> Mapping[str, float]`` is asked once a second how busy each channel's device is, 0 to 1.
     All methods are called from one background thread. A source whose device only knows watts integrates them itself.
     """
 

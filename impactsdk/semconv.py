@@ -83,6 +83,7 @@ IMPACT_SCOPE: Final = "impact.scope"
 # --- metrics -----------------------------------------------------------------------------------------------------------
 METRIC_HW_ENERGY: Final = "hw.energy"
 METRIC_HW_POWER: Final = "hw.power"
+METRIC_GPU_UTILIZATION: Final = "hw.gpu.utilization"
 METRIC_ENERGY: Final = "impact.energy"
 METRIC_CARBON: Final = "impact.carbon"
 METRIC_COST: Final = "impact.cost"

@@ -33,6 +33,7 @@ _SETTLE_NS = 500_000_000
 """While nothing ends there is nothing to settle; the totals are brought up to date this often all the same."""
 _LINGER_NS = 1_000_000_000
 _HANG_NS = 2_000_000_000
+_SECOND_NS = 1_000_000_000
 _BACKLOG = 2_000
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -47,6 +48,9 @@ class Probe:
         self.name = str(getattr(source, "name", type(source).__name__))
         self.curves: dict[str, Curve] = {}
         self.samples = 0
+        self.utilization: dict[str, float] = {}
+        """How busy each device was, 0 to 1, where the source can say."""
+        self._utilization_ns = 0
         self.immediate = False
         """Whether a reading now settles everything up to now: all its counters are finer than the time between readings."""
         self.dead = False
@@ -132,6 +136,17 @@ class Probe:
             self.due_ns = max(self.due_ns, min(expected_ns, done_ns + round(self._interval_s * 1e9)))
         if self.dead:
             self.close()
+        elif done_ns >= self._utilization_ns:
+            self._utilization_ns = done_ns + _SECOND_NS
+            self._look_at_utilization()
+
+    def _look_at_utilization(self) -> None:
+        ask = getattr(self.source, "utilization", None)
+        if ask is not None:
+            try:
+                self.utilization = {name: float(part) for name, part in ask().items() if 0.0 <= part <= 1.0}
+            except Exception:  # noqa: BLE001 - beside the point: energy is what has to be right
+                self.utilization = {}
 
     def give_up(self) -> None:
         """It hangs: leave a gap and do not touch it until the call has returned."""

@@ -36,6 +36,8 @@ class Snapshot:
     totals: Totals
     channels: tuple[Channel, ...]
     power_w: dict[str, float]
+    utilization: dict[str, float]
+    """Per channel, the part of the time in which the device was busy."""
     by_type_j: dict[str, dict[str, float]]
     """State (``attributed``, ``unattributed``, ``others``), then ``hw.type``: joules."""
     unattributed: Impact
@@ -116,6 +118,9 @@ class Instruments:
             semconv.METRIC_HW_ENERGY, [observe(_hw_energy)], "J", "Energy that the device has used since measuring began"
         )
         meter.create_observable_gauge(semconv.METRIC_HW_POWER, [observe(_hw_power)], "W", "Power between the last two readings")
+        meter.create_observable_gauge(
+            semconv.METRIC_GPU_UTILIZATION, [observe(_utilization)], "1", "Part of the time in which the board was busy"
+        )
         meter.create_observable_counter(
             semconv.METRIC_ENERGY,
             [observe(_energy)],
@@ -216,6 +221,12 @@ def _hw_power(snapshot: Snapshot) -> Iterator[Observation]:
     for channel in snapshot.channels:
         if channel.id in snapshot.power_w:
             yield Observation(snapshot.power_w[channel.id], channel_attributes(channel))
+
+
+def _utilization(snapshot: Snapshot) -> Iterator[Observation]:
+    for channel in snapshot.channels:
+        if channel.type == "gpu" and channel.id in snapshot.utilization:
+            yield Observation(snapshot.utilization[channel.id], channel_attributes(channel))
 
 
 def _energy(snapshot: Snapshot) -> Iterator[Observation]:

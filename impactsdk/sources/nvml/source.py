@@ -91,6 +91,14 @@ class NvmlSource:
         for counter in self._counters:
             yield counter.reading()
 
+    def utilization(self) -> Mapping[str, float]:
+        """The part of the last second or so in which each board was busy, 0 to 1; a board that does not say is left out."""
+        driver, found = self._driver, {}
+        for counter in self._counters if driver is not None else ():
+            with suppress(driver.NVMLError):  # type: ignore[union-attr]
+                found[counter.channel.id] = driver.nvmlDeviceGetUtilizationRates(counter.handle).gpu / 100  # type: ignore[union-attr]
+        return found
+
     def close(self) -> None:
         """Let go of NVML; never raises, and may be called again."""
         driver, self._driver = self._driver, None
@@ -158,14 +166,14 @@ class NvmlSource:
             name=board.model,
             scope=scope,
         )
-        return _Counter(channel, metric, driver, clock)
+        return _Counter(channel, board.handle, metric, driver, clock)
 
 
 class _Counter:
     """One board that is read: asked again after a failure that may pass, never again after one that does not."""
 
-    def __init__(self, channel: Channel, metric: Metric, driver: Driver, clock: Clock) -> None:
-        self.channel = channel
+    def __init__(self, channel: Channel, handle: Any, metric: Metric, driver: Driver, clock: Clock) -> None:
+        self.channel, self.handle = channel, handle
         self._metric = metric
         self._driver = driver
         self._clock = clock
