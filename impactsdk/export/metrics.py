@@ -127,6 +127,9 @@ class Instruments:
             "J",
             "Own energy of each operation; with its states it adds up to hw.energy",
         )
+        meter.create_observable_up_down_counter(
+            semconv.METRIC_OPEN_ENERGY, [observe(_open_energy)], "J", "Own energy of regions that are still open"
+        )
         meter.create_observable_counter(
             semconv.METRIC_CARBON, [observe(_carbon)], "g{CO2e}", "Operational and embodied emissions of each operation"
         )
@@ -238,6 +241,19 @@ def _energy(snapshot: Snapshot) -> Iterator[Observation]:
         if state != "attributed":
             for kind, energy_j in by_type.items():
                 yield Observation(energy_j, {semconv.HW_TYPE: kind, semconv.STATE: state, **fixed})
+
+
+def _open_energy(snapshot: Snapshot) -> Iterator[Observation]:
+    finished: dict[str, float] = {}
+    for operation in snapshot.totals.operations.values():
+        for kind, energy_j in operation.energy_by_type.items():
+            finished[kind] = finished.get(kind, 0.0) + energy_j
+    for kind, energy_j in snapshot.by_type_j.get("attributed", {}).items():
+        rest_j = energy_j - finished.get(kind, 0.0)
+        # What is left of rounding is nobody's.
+        yield Observation(
+            rest_j if rest_j > 1e-9 * energy_j else 0.0, {semconv.HW_TYPE: kind, semconv.BOUNDARY: snapshot.boundary}
+        )
 
 
 def _impacts(snapshot: Snapshot) -> Iterator[tuple[Impact, dict[str, Any]]]:

@@ -69,6 +69,26 @@ def _work(meter: Meter, clock: FakeClock) -> None:
     assert meter.flush()
 
 
+def test_with_what_is_open_they_add_up_at_any_moment(collector: Collector) -> None:
+    clock = FakeClock()
+    meter = _meter(collector, clock)
+    with meter.measured("epoch"):
+        for _ in range(3):
+            with meter.measured("step", span=False):
+                clock.advance(1.0)
+        clock.advance(2.0)
+        assert meter.flush()
+        devices_j = sum(collector.values("hw.energy", "hw.id").values())
+        finished_j = sum(collector.values("impact.energy", "impact.operation", "impact.state", "hw.type").values())
+        open_j = sum(collector.values("impact.open.energy", "hw.type").values())
+        assert open_j == pytest.approx(devices_j - finished_j)
+        assert open_j > 0
+    clock.advance(1.0)
+    assert meter.flush()
+    assert sum(collector.values("impact.open.energy", "hw.type").values()) == 0.0
+    meter.close()
+
+
 def test_the_energies_of_operations_and_states_add_up_to_the_devices(collector: Collector) -> None:
     clock = FakeClock()
     with _meter(collector, clock) as meter:
