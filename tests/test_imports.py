@@ -88,6 +88,8 @@ NEIGHBOURS = {
     ("export.summary", "export.metrics"),
     ("export.summary", "export.units"),
     ("factors.tables", "factors.places"),
+    ("factors.tables", "factors.damage"),
+    ("factors.damage", "factors.rows"),
     ("factors.book", "factors.constants"),
     ("factors.book", "factors.hardware"),
     ("factors.book", "factors.tables"),
