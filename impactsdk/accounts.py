@@ -104,7 +104,9 @@ class Accounts:
         idle = [*ledger.unattributed_j, *ledger.unattributed_extras]
         busy = [*ledger.attributed_j, *ledger.attributed_extras]
         both = [a + b for a, b in zip(idle, busy, strict=True)]
-        return self._use(idle, None, known=self.known), self._use(both, None, known=self.known)
+        kinds = {tally.unit for tally in list(self.tallies.values()) if tally.units}
+        done = math.fsum(tally.units or 0.0 for tally in list(self.tallies.values())) if len(kinds) == 1 else None
+        return self._use(idle, 0.0, known=self.known), self._use(both, done, known=self.known)
 
     @property
     def known(self) -> bool:

@@ -46,7 +46,10 @@ def check(settings: Settings) -> None:
                     f"{setting}: there is no {noun} {name!r}; installed are {', '.join(sorted(known)) or 'none'}"
                 )
     if settings.region is not None:
-        place_of(settings.region)
+        try:
+            place_of(settings.region)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"region (IMPACTSDK_REGION): {error}") from None
     for item in settings.factors or ():
         if isinstance(item, str):
             try:

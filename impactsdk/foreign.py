@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from impactsdk import semconv
 from impactsdk.export.spans import attributes_of
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 else:
     _Base = object  # importing impactsdk loads no SDK; providers ask for these methods and no more
 
-__all__ = ["HoldingProcessor", "SpanHost", "attach"]
+__all__ = ["Gate", "HoldingProcessor", "SpanHost", "attach", "guard"]
 
 _MOST_NAMES = 2_000
 _LONGEST_NAME = 256
@@ -40,14 +40,16 @@ class SpanHost(Host, Protocol):
 class _Foreign(Region):
     """The region of somebody else's span."""
 
-    __slots__ = ("holder", "readable")
+    __slots__ = ("holders", "readable")
 
     readable: ReadableSpan
-    holder: HoldingProcessor
+    holders: list[HoldingProcessor]
+    """Usually one; an application may export through two."""
 
     def hand_on(self, measurement: Measurement | None) -> None:
         """It is settled: the span goes on its way."""
-        self.holder.release(self, measurement)
+        for holder in self.holders:
+            holder.release(self, measurement)
 
 
 class HoldingProcessor(_Base):
@@ -88,6 +90,14 @@ class HoldingProcessor(_Base):
         recorder: Any = self._recorder(region)
         region.readable = span
         try:
+            if getattr(region, "interrupted", False):  # the meter was closed while it was open: nobody knows the rest
+                self.next_processor.on_end(span)
+                return
+            if region.exit_ns is not None:  # another processor of this provider was told first
+                self._hold(region)
+                if getattr(region, "settled", False):
+                    self.release(region, region.measurement)
+                return
             recorder.spans.pop(context.span_id, None)
             at_ns = recorder.now_ns()
             tokens = _tokens(span.attributes)
@@ -100,8 +110,7 @@ class HoldingProcessor(_Base):
             region.exit_ns = max(region.enter_ns, at_ns - (late_ns if late_ns > _LATE_NS else 0))
             session: Any = self._host.session
             if recorder is session and not session.dead:
-                with self._lock:
-                    self._held[id(region)] = region
+                self._hold(region)
                 recorder.append(region)
                 return
         except Exception as error:  # noqa: BLE001
@@ -158,17 +167,26 @@ class HoldingProcessor(_Base):
             session = self._host.begin()
         if session.off:
             return
+        context = span.get_span_context()
+        known = session.spans.get(context.span_id)
+        if isinstance(known, _Foreign):
+            known.holders.append(self)
+            self._open[context.span_id] = known
+            return
         region = _Foreign(self._spec(span.name, None))
-        region.recorder, region.holder, region.exit_ns = session, self, None
+        region.recorder, region.holders, region.exit_ns = session, [self], None
         above = session.spans.get(span.parent.span_id) if span.parent is not None else None
         region.parent = deeper(_of(current_region(), session), _of(above, session))
-        context = span.get_span_context()
         session.spans[context.span_id] = self._open[context.span_id] = region
         late_ns = 0 if span.start_time is None or begins else session.unix_ns() - span.start_time
         region.enter_ns = session.now_ns() - (late_ns if late_ns > _LATE_NS else 0)
         session.append(region)
         if session.attention:
             session.attend()
+
+    def _hold(self, region: _Foreign) -> None:
+        with self._lock:
+            self._held[id(region)] = region
 
     @staticmethod
     def _recorder(region: Region) -> Any:
@@ -202,22 +220,68 @@ def attach(provider: Any, host: SpanHost) -> Callable[[], None] | None:
     before = getattr(composite, "_span_processors", None)
     if not isinstance(before, tuple):
         return None
-    if any(isinstance(processor, HoldingProcessor) for processor in before):
-        return lambda: None
     from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
 
+    composite = cast("Any", composite)
     rest: Any = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
     for processor in before:
-        rest.add_span_processor(processor)
+        if not isinstance(processor, HoldingProcessor):  # these hold for themselves
+            rest.add_span_processor(processor)
     mine = HoldingProcessor(rest, host)
-    composite._span_processors = (mine,)  # type: ignore[union-attr]
+    composite._span_processors = (mine, *(one for one in before if isinstance(one, HoldingProcessor)))
+    composite.add_span_processor = rest.add_span_processor  # those that the application adds later
 
     def detach() -> None:
         mine.let_go()
-        now = composite._span_processors  # type: ignore[union-attr]
-        composite._span_processors = (*before, *(one for one in now if one is not mine))  # type: ignore[union-attr]
+        del composite.add_span_processor
+        others = tuple(one for one in composite._span_processors if one is not mine)
+        composite._span_processors = (*rest._span_processors, *others)
 
     return detach
+
+
+class Gate(_Base):
+    """Stands first in an application's provider, so that our own spans are ended before it flushes or shuts down."""
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
+        """Nothing to do."""
+
+    def _on_ending(self, span: Span) -> None:
+        pass
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """Nothing to do."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        """End the spans whose blocks have been left: their energy is known in a moment."""
+        if not self._session.dead:
+            self._session.flush_ledger(min(timeout_millis / 1000, _GATE_S))
+        return True
+
+    def shutdown(self) -> None:
+        """The same, a last time."""
+        self.force_flush()
+
+
+_GATE_S = 2.0
+
+
+def guard(provider: Any, session: Any) -> Callable[[], None] | None:
+    """Put a :class:`Gate` before what a provider has; return what takes it out again. As :func:`attach`."""
+    composite = getattr(provider, "_active_span_processor", None)
+    if not isinstance(getattr(composite, "_span_processors", None), tuple):
+        return None
+    composite = cast("Any", composite)
+    gate = Gate(session)
+    composite._span_processors = (gate, *composite._span_processors)
+
+    def remove() -> None:
+        composite._span_processors = tuple(one for one in composite._span_processors if one is not gate)
+
+    return remove
 
 
 def _ours(span: Span) -> bool:

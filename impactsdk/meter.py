@@ -290,7 +290,10 @@ class Meter:
         if session.summary_wanted:
             from impactsdk.export.summary import summarise
 
-            _print(summarise(account, session.journal_path))
+            try:
+                _print(summarise(account, session.journal_path))
+            except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
+                _warn(f"the summary could not be written: {error!r}")
         return closed
 
     def reset(self) -> None:
@@ -362,11 +365,12 @@ def _warn(message: str) -> None:
 def _print(text: str) -> None:
     stream = sys.stderr
     if text and stream is not None:
-        try:
-            stream.write(text)
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            try:
+                stream.write(text)
+            except UnicodeEncodeError:  # a terminal that knows no micro sign
+                stream.write(text.replace("µ", "u").encode("ascii", "replace").decode())
             stream.flush()
-        except (OSError, ValueError):
-            return  # nobody reads it any more
 
 
 # --- the default meter ------------------------------------------------------------------------------------------------------
@@ -390,7 +394,8 @@ def configure(**settings: Any) -> Meter:
     """
     loaded = Settings.load(**settings)
     _check(loaded)
-    if _default.session is None or _default.session.off or not loaded.same_as(_default.settings):
+    session = _default.session
+    if not _runs(session) or session.late or not loaded.same_as(_default.settings):
         _default.reopen(loaded)
         _default.enrich()
     return _default

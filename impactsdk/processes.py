@@ -19,6 +19,8 @@ from impactsdk.semconv import ENV_RUNTIME_DIR
 __all__ = ["child_environment", "handed_down", "joined"]
 
 _NAMES = ("traceparent", "tracestate")
+_OWN = "TRACEPARENT"
+"""Without a span of its own a process passes on what it was given."""
 _w3c = TraceContextTextMapPropagator()
 
 
@@ -30,7 +32,8 @@ def child_environment(environ: Mapping[str, str] | None = None) -> dict[str, str
         subprocess.run([sys.executable, "worker.py"], env=impactsdk.child_environment())
     """
     given = dict(os.environ if environ is None else environ)
-    return {**_without_trace(given), **_handed(given)}
+    handed = _handed(given)
+    return {**(_without_trace(given) if _OWN in handed else given), **handed}
 
 
 @contextmanager
@@ -45,7 +48,7 @@ def handed_down() -> Iterator[None]:
     for name in before:
         if name in handed:
             os.environ[name] = handed[name]
-        elif name != ENV_RUNTIME_DIR:
+        elif name != ENV_RUNTIME_DIR and _OWN in handed:
             os.environ.pop(name, None)
     try:
         yield

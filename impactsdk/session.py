@@ -24,12 +24,12 @@ from impactsdk.discovery import factor_providers, place_for
 from impactsdk.energy.sampler import Probe, Sampler
 from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError
 from impactsdk.export.metrics import Snapshot, instruments_on
-from impactsdk.export.providers import resolve
+from impactsdk.export.providers import came_late, resolve
 from impactsdk.export.spans import end_span
 from impactsdk.factor import Place
 from impactsdk.factors.book import Book
 from impactsdk.factors.hardware import hardware_factors
-from impactsdk.foreign import HoldingProcessor
+from impactsdk.foreign import HoldingProcessor, guard
 from impactsdk.model import Measurement
 from impactsdk.protocols import Clock
 from impactsdk.region import Recorder, Region
@@ -86,6 +86,8 @@ class Session(Recorder):
         self._book = Book(settings, factor_providers(settings, self.complain), place, self.complain)
         self._outputs = resolve(settings, tracer_provider, meter_provider, version, self.complain, facts=self._book.facts())
         self.tracer = self._outputs.tracer
+        guards = [guard(provider, self) for provider in self._outputs.used if hasattr(provider, "add_span_processor")]
+        self._unguard = [remove for remove in guards if remove is not None]
         self._instruments = [instruments_on(provider, version) for provider in self._outputs.meter_providers]
         for instruments in self._instruments:
             instruments.attach(self)
@@ -194,6 +196,7 @@ class Session(Recorder):
         """Wait until everything that has ended by now is settled and handed on; say whether that was reached."""
         timeout_s = min(timeout_s, _LONGEST_S)
         deadline = time.monotonic() + timeout_s
+        self._mind_late_provider()
         if not self.flush_ledger(timeout_s):
             return False
         left_ms = max(1, round((deadline - time.monotonic()) * 1000))
@@ -221,6 +224,7 @@ class Session(Recorder):
         if self.dead or self._closing:
             return True
         self._closing = True
+        self._mind_late_provider()
         timeout_s = min(timeout_s, _LONGEST_S)
         deadline = self._outputs.deadline = time.monotonic() + timeout_s
         self._sampler.stop(min(1.0, timeout_s / 2))
@@ -237,6 +241,19 @@ class Session(Recorder):
                 )
                 return False
         return self._sampler.join(max(0.0, deadline - time.monotonic()))
+
+    @property
+    def late(self) -> bool:
+        """Whether the application has set its provider only after it was decided where results go."""
+        return came_late(self.settings, self._outputs.used)
+
+    def _mind_late_provider(self) -> None:
+        if self.late:
+            self.complain(
+                "late",
+                "the application has set its TracerProvider after something was measured: spans do not go there; set it "
+                "before, or call impactsdk.configure() once it is set",
+            )
 
     def forsake(self) -> None:
         """In the child of a fork: all this is the parent's."""
@@ -360,6 +377,8 @@ class Session(Recorder):
             self._settle(final=True)
             for holder in list(self._holders):
                 holder.let_go()
+            for remove in self._unguard:
+                remove()
             for probe in self._sampler.probes:
                 if not probe.hung:
                     probe.close()

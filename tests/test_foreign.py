@@ -315,3 +315,87 @@ print("parent", [(span.name, span.attributes["impact.energy.self"] >= 0) for spa
     out, _ = script(text, tmp_path)
     assert "child True True" in out
     assert "parent [('parent', True)]" in out
+
+
+def test_two_exporters_get_the_same_energy_and_it_counts_once() -> None:
+    clock = FakeClock()
+    exporters = [InMemorySpanExporter(), InMemorySpanExporter()]
+    provider = TracerProvider(shutdown_on_exit=False)
+    with Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)], clock=clock) as meter:
+        for exporter in exporters:
+            provider.add_span_processor(EnergySpanProcessor(SimpleSpanProcessor(exporter), meter))
+        with provider.get_tracer("app").start_as_current_span("outer"):
+            clock.advance(1.0)
+            with provider.get_tracer("app").start_as_current_span("inner"):
+                clock.advance(2.0)
+        clock.advance(1.0)
+        provider.force_flush()
+        found = [{span.name: of(span, "impact.energy.inclusive") for span in one.get_finished_spans()} for one in exporters]
+        assert found[0] == pytest.approx({"outer": 300.0, "inner": 200.0})
+        assert found[1] == pytest.approx(found[0])
+        assert meter.totals().operations["inner"].count == 1
+        provider.shutdown()
+
+
+def test_a_processor_that_is_added_after_enrich_gets_the_energy_too_and_stays_afterwards() -> None:
+    clock = FakeClock()
+    late = InMemorySpanExporter()
+    with app(clock=clock, enrich=True) as here:
+        here.provider.add_span_processor(SimpleSpanProcessor(late))
+        with here.tracer.start_as_current_span("query"):
+            clock.advance(1.0)
+        clock.advance(1.0)
+        here.provider.force_flush()
+        assert of(late.get_finished_spans()[0]) == pytest.approx(100.0)
+        here.meter.close()
+        with here.tracer.start_as_current_span("after"):
+            pass
+        here.provider.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+        assert [span.name for span in late.get_finished_spans()] == ["query", "after"]
+
+
+@pytest.mark.parametrize("end", ["force_flush", "shutdown"])
+def test_our_spans_are_ended_before_the_applications_provider_flushes_or_shuts_down(tmp_path: Path, end: str) -> None:
+    text = f"""
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
+import impactsdk
+from impactsdk.testing import SimulatedSource
+provider = TracerProvider()
+provider.add_span_processor(BatchSpanProcessor(ConsoleSpanExporter(formatter=lambda span: f"OUT {{span.name}}\\n")))
+trace.set_tracer_provider(provider)
+impactsdk.configure(sources=[SimulatedSource(50.0)])
+with impactsdk.measured("train"):
+    sum(range(300_000))
+provider.{end}()
+print("done", flush=True)
+"""
+    out, _ = script(text, tmp_path)
+    assert out.splitlines()[:2] == ["OUT train", "done"]
+
+
+def test_a_provider_that_comes_late_is_said_and_configure_takes_it(tmp_path: Path) -> None:
+    text = """
+import warnings
+warnings.simplefilter("always")
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+import impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(sources=[source := SimulatedSource(50.0)])
+with impactsdk.measured("early"):
+    pass
+provider = TracerProvider()
+provider.add_span_processor(SimpleSpanProcessor(ConsoleSpanExporter(formatter=lambda span: f"OUT {span.name}\\n")))
+trace.set_tracer_provider(provider)
+impactsdk.flush()
+impactsdk.configure(sources=[source])
+with impactsdk.measured("late"):
+    pass
+impactsdk.flush()
+"""
+    out, errors = script(text, tmp_path)
+    assert "set its TracerProvider after something was measured" in errors
+    assert out.splitlines() == ["OUT late"]

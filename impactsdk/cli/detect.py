@@ -50,7 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
     place = session.place
     print(f"place: {f'{place.name} ({place.code}), from {place.set_by}' if place else 'unknown'}")
     for factor in snapshot.rates.factors:
-        spread = "" if factor.low in (None, factor.value) else f"  ({factor.low:.4g} to {factor.high:.4g})"
+        known = factor.low is not None and factor.high is not None and factor.low != factor.high
+        spread = f"  ({factor.low:.4g} to {factor.high:.4g})" if known else ""
         print(f"factor: {factor}{spread}")
     for kind, reason in snapshot.rates.reasons.items():
         print(f"unknown: {kind}: {reason}")

@@ -5,7 +5,7 @@ The global providers are looked at and never replaced.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from opentelemetry import metrics, trace
@@ -20,7 +20,7 @@ from impactsdk.settings import Settings
 if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
 
-__all__ = ["Outputs", "resolve"]
+__all__ = ["Outputs", "came_late", "resolve"]
 
 _Complain = Callable[[str, str], None]
 
@@ -39,6 +39,12 @@ def resolve(
     ``facts`` go into the resource of the providers that are made here.
     """
     return _Resolving(settings, version, complain, facts or {}).outputs_of(tracer_provider, meter_provider)
+
+
+def came_late(settings: Settings, used: Sequence[object]) -> bool:
+    """Whether the application has set a provider of its own only after it was decided where results go."""
+    wanted = settings.export is None or "otel" in settings.export
+    return wanted and not used and _app_tracer_provider() is not None
 
 
 def _app_tracer_provider() -> trace.TracerProvider | None:

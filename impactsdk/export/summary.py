@@ -36,8 +36,8 @@ def summarise(snapshot: Snapshot, journal: Path | None) -> str:
     lines += [f"  {name[:width]:<{width}}  {_operation(operation)}" for name, operation in ordered[:_MOST_OPERATIONS]]
     if len(ordered) > _MOST_OPERATIONS:
         lines.append(f"  and {len(ordered) - _MOST_OPERATIONS} more")
+    lines += [f"  {line}" for line in impact_lines(totals.impact)]
     if known:
-        lines += [f"  {line}" for line in impact_lines(totals.impact)]
         how = ", ".join(f"{channel.id} by {channel.method} ({channel.nature})" for channel in snapshot.channels[:4])
         more = f" and {len(snapshot.channels) - 4} more" if len(snapshot.channels) > 4 else ""
         lines.append(f"  from {how}{more}; boundary {snapshot.boundary}")
@@ -67,11 +67,13 @@ def impact_lines(impact: Impact) -> list[str]:
     intensity = next((factor for factor in reversed(impact.factors) if factor.kind == "carbon_intensity"), None)
     if intensity is not None and impact.carbon_g is not None:
         origin = ", ".join(str(word) for word in (intensity.place, intensity.year, intensity.scope) if word is not None)
-        spread = "" if intensity.low in (None, intensity.value) else f" ({intensity.low:.3g} to {intensity.high:.4g})"
-        lines.append(f"at {intensity.value:.4g} gCO2e/kWh{spread}: {origin + ', ' if origin else ''}{intensity.source}")
+        spread = "" if intensity.low is None or intensity.high is None else f" ({intensity.low:.3g} to {intensity.high:.4g})"
+        spread = "" if intensity.low == intensity.high else spread
+        pue = next((f" x PUE {factor.value:.3g}" for factor in reversed(impact.factors) if factor.kind == "pue"), "")
+        lines.append(f"at {intensity.value:.4g} gCO2e/kWh{spread}{pue}: {origin + ', ' if origin else ''}{intensity.source}")
         if intensity.nature == "estimated" and intensity.note:
             lines.append(intensity.note)
-    elif "carbon_intensity" in impact.reasons:
+    elif "carbon_intensity" in impact.reasons and "energy" not in impact.reasons:
         lines.append(f"carbon is unknown: {impact.reasons['carbon_intensity']}")
     return lines
 

@@ -20,6 +20,8 @@ def scaled(value: float | None, unit: str, *, largest: str = "M") -> str:
         if abs(float(f"{value / factor:.3g}")) >= 1:
             return f"{_short(value / factor)} {prefix}{unit}"
     factor, prefix = prefixes[-1]
+    if abs(value) < 1e-3 * factor:
+        return f"less than 0.001 {prefix}{unit}"
     return f"{_short(value / factor)} {prefix}{unit}"
 
 

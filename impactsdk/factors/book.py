@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -17,7 +18,29 @@ from impactsdk.settings import Settings
 
 __all__ = ["Book"]
 
-_MONEY = ("price", "compute_price", "purchase_price", "unit_value")
+_PER_KWH = "/(kW.h)"
+_UNITS: dict[Kind, str] = {
+    "carbon_intensity": "g{CO2e}" + _PER_KWH,
+    "carbon_intensity_market": "g{CO2e}" + _PER_KWH,
+    "water_intensity": "L" + _PER_KWH,
+    "wue": "L" + _PER_KWH,
+    "pue": "1",
+    "embodied": "g{CO2e}",
+    "lifetime": "a",
+    "resource_share": "1",
+    "social_cost_of_carbon": "{USD2020}/t",
+    "health_of_carbon": "DALY/kg",
+    "health_of_water": "DALY/m3",
+    "biodiversity_of_carbon": "species.yr/kg",
+    "biodiversity_of_water": "species.yr/m3",
+}
+_MONEY: dict[Kind, str] = {
+    "price": "{EUR}/(kW.h)",
+    "compute_price": "{EUR}/h",
+    "purchase_price": "{EUR}",
+    "unit_value": "{EUR}",
+}
+_MONEY_UNIT = re.compile(r"\{[A-Z]{3}\}(/\(kW\.h\)|/h)?")
 _AGAIN_NS = 1_000_000_000
 _WITHOUT_A_SOURCE: dict[Kind, str] = {
     "carbon_intensity": "no provider of factors knows it: set IMPACTSDK_CARBON_INTENSITY_G_PER_KWH",
@@ -162,6 +185,12 @@ def _checked(factor: object) -> Factor:
             raise ValueError(f"{factor.kind} cannot be {number!r}")
     if factor.value is None:
         raise TypeError(f"{factor.kind} has no value")
+    least = 1.0 if factor.kind == "pue" else 0.0
+    if factor.kind not in ("unit_value",) and factor.value < least:
+        raise ValueError(f"{factor.kind} cannot be {factor.value!r}: it is at least {least:g}")
+    unit = _UNITS.get(factor.kind)
+    if not (factor.unit == unit if unit is not None else _MONEY_UNIT.fullmatch(factor.unit)):
+        raise ValueError(f"{factor.kind} is in {factor.unit!r}, and should be in {unit or _MONEY[factor.kind]!r}")
     return factor
 
 

@@ -172,13 +172,16 @@ class LiveProvider(ABC):
         with self._own_lock():
             self._asked = zone
             if zone is None:
-                self.trouble = self.without_place if place is None else None
+                self.trouble = self.without_place if place is None else self._elsewhere(place)
                 return ()
             memory = self._memory.setdefault(zone, _Memory())
             self.trouble = memory.trouble
             if self._now_s() >= memory.due_s and (self._thread is None or not self._thread.is_alive()):
                 self._start(zone, unix_ns)
             return (memory.held.factor,) if memory.held is not None and self._fits(memory.held, unix_ns) else ()
+
+    def _elsewhere(self, place: Place) -> str:
+        return f"{self.title} does not serve {place.name}: other factors are used there"
 
     def close(self) -> None:
         """Wait for a request that is under way, at most 1 s; a longer one ends by itself at its time-out."""

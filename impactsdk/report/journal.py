@@ -73,7 +73,7 @@ def read(path: Path) -> Run:
                     _take(request, run, spans)
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (KeyError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise JournalError(f"{path} is no journal of impactsdk: {type(error).__name__}: {error}") from None
     if not run.moments and spans.accounts:
         run.moments.append(spans)
@@ -164,5 +164,5 @@ def _attributes(encoded: Any) -> dict[str, Any]:
 
 
 def _value(encoded: dict[str, Any]) -> Any:
-    kind, value = next(iter(encoded.items()))
-    return int(value) if kind == "intValue" else value
+    kind, value = next(iter(encoded.items()), ("empty", None))  # an empty value is legal
+    return int(str(value)) if kind == "intValue" else value

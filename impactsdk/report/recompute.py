@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 from impactsdk import semconv
 from impactsdk.discovery import check, factor_providers
 from impactsdk.errors import ConfigurationError
-from impactsdk.factor import Factor, Place, weakest
+from impactsdk.factor import Factor, Kind, Place, weakest
 from impactsdk.factors.book import Book
 from impactsdk.factors.hardware import Hardware, hardware_factors
 from impactsdk.factors.places import place_of
+from impactsdk.factors.tables import BundledTables
 from impactsdk.impact import Use, added, impact_of
 from impactsdk.model import Impact, Operation, Totals
 from impactsdk.rates import S_PER_YEAR
@@ -49,31 +50,41 @@ def recompute(path: str | os.PathLike[str], **settings: Any) -> Totals:
     check(chosen)
     run = read(Path(path))
     chosen, place = _as_recorded(chosen, run)
-    book = Book(chosen, factor_providers(chosen, _ignored), place, _ignored)
+    told: dict[str, str] = {}
+    book = Book(chosen, factor_providers(chosen, told.__setitem__), place, told.__setitem__)
     try:
         hardware = _recorded_hardware(chosen, run.moments[-1])
         if hardware is not None:
             book.describe(hardware)
-        return _totals(run, book)
+        totals = _totals(run, book)
     finally:
         book.close()
-
-
-def _ignored(key: str, text: str) -> None:
-    """A provider that cannot answer for the past is no news: the labels say which factor was used."""
+    for key, text in told.items():  # that one cannot answer for the past is no news: the labels say which factor was used
+        if key.endswith((":currency", "Error")):
+            raise ConfigurationError(f"factors: {text}")
+    return totals
 
 
 def _as_recorded(chosen: Settings, run: Run) -> tuple[Settings, Place | None]:
     """The settings with what the resource of the run adds to them."""
-    if chosen.region is not None:
-        return chosen, place_of(chosen.region)
-    recorded = run.resource.get(semconv.PLACE)
-    pue, wue = run.resource.get(semconv.PUE), run.resource.get(semconv.WUE)
-    chosen = replace(chosen, pue=pue if chosen.pue is None else chosen.pue, wue=wue if chosen.wue is None else chosen.wue)
+    recorded = _place(run.resource.get(semconv.PLACE))
+    place = recorded if chosen.region is None else place_of(chosen.region)
+    of_tables = {factor.kind: factor.value for factor in BundledTables().factors(place=recorded, unix_ns=0)}
+    kept: dict[str, Any] = {}
+    for name, value in (("pue", run.resource.get(semconv.PUE)), ("wue", run.resource.get(semconv.WUE))):
+        # Somewhere else, what the tables said of the recorded place does not hold; what the user said does.
+        of_table = of_tables.get(cast("Kind", name))
+        if value is not None and getattr(chosen, name) is None and (place == recorded or value != of_table):
+            kept[name] = float(value)
+    chosen = replace(chosen, **kept)
+    return chosen, place
+
+
+def _place(code: object) -> Place | None:
     try:
-        return chosen, None if recorded is None else place_of(str(recorded))
+        return None if code is None else place_of(str(code))
     except ConfigurationError:  # of another version's tables
-        return chosen, None
+        return None
 
 
 def _recorded_hardware(chosen: Settings, last: Moment) -> Hardware | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from impactsdk import Meter, Settings
+from impactsdk import Factor, Meter, Place, Settings
 from impactsdk.export.units import energy
 from impactsdk.testing import FakeClock, SimulatedSource
 from tests.kit import script
@@ -102,3 +102,51 @@ def test_nothing_is_said_where_nothing_was_measured_or_wanted(capsys: pytest.Cap
 def test_a_closed_standard_error_is_no_trouble(tmp_path: Path) -> None:
     for spoil in ("sys.stderr = None", "sys.stderr.close()", "import os; os.close(2)"):
         script(f"import sys\nfrom impactsdk import measured\nmeasured('x')(lambda: 1)()\n{spoil}\n", tmp_path, expected=0)
+
+
+def test_a_factor_with_one_end_of_its_range_is_no_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    class Mine:
+        name, trouble = "mine", None
+
+        def factors(self, *, place: Place | None, unix_ns: int) -> list[Factor]:
+            return [Factor("carbon_intensity", 400.0, "g{CO2e}/(kW.h)", "me", low=300.0)]
+
+        def close(self) -> None: ...
+
+    def work(meter: Meter, clock: FakeClock) -> None:
+        with meter.measured("x"):
+            clock.advance(1.0)
+
+    assert "at 400 gCO2e/kWh: me" in _summary(capsys, work, factors=[Mine()])
+
+
+def test_pue_is_named_where_it_is_applied_and_the_margin_is_that_of_all(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        with meter.measured("x", unit="request") as region:
+            region.add_units(7)
+            clock.advance(1.0)
+
+    text = _summary(capsys, work, region="FR", pue=1.14, value_per_unit=1)
+    assert "x PUE 1.14" in text
+    assert "margin 7.00 USD" in text
+
+
+def test_rent_is_told_where_no_device_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        with meter.measured("x"):
+            clock.advance(36.0)
+
+    assert "cents (USD) of computers" in _summary(capsys, work, sources=[], compute_price_per_hour=3)
+
+
+def test_a_terminal_without_a_micro_sign_gets_the_summary_all_the_same(tmp_path: Path) -> None:
+    code = """
+import io, sys, impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(export="summary", region="FR", sources=[SimulatedSource(1.0)])
+sys.stderr = io.TextIOWrapper(open("err.txt", "wb"), encoding="ascii")
+with impactsdk.measured("x"):
+    sum(range(100_000))
+"""
+    script(code, tmp_path)
+    assert "ugCO2e" in (tmp_path / "err.txt").read_text("ascii")

@@ -13,7 +13,7 @@ import pytest
 import impactsdk
 from impactsdk import ConfigurationError, DegradedWarning, Meter, Settings
 from impactsdk.factor import Factor, Kind, Place
-from impactsdk.factors.book import Book
+from impactsdk.factors.book import _MONEY, _UNITS, Book
 from impactsdk.factors.hardware import Hardware
 from impactsdk.factors.places import place_of
 from impactsdk.factors.rows import rows
@@ -29,7 +29,8 @@ INSTALLED = "electricity_maps, tables, tariff, uk_carbon_intensity"
 
 
 def factor(kind: Kind, value: float, place: str | None = None) -> Factor:
-    return Factor(kind, value, "", "test", low=value, high=value, place=place)
+    unit = _UNITS.get(kind) or _MONEY[kind].replace("EUR", "USD")
+    return Factor(kind, value, unit, "test", low=value, high=value, place=place)
 
 
 class Provider:
@@ -374,3 +375,29 @@ def test_a_named_provider_that_cannot_be_imported_is_an_error_at_once(monkeypatc
     monkeypatch.setattr("impactsdk.discovery._found", lambda group="": {"broken": broken})
     with pytest.raises(ConfigurationError, match="broken"):
         Meter(Settings.load({}, factors="broken"))
+
+
+@pytest.mark.parametrize(
+    "factor",
+    [
+        Factor("carbon_intensity", 0.4, "kg{CO2e}/(kW.h)", "me"),
+        Factor("carbon_intensity", -5.0, "g{CO2e}/(kW.h)", "me"),
+        Factor("price", 20.0, "ct/(kW.h)", "me"),
+        Factor("price", 0.2, "EUR/kWh", "me"),
+        Factor("pue", 0.5, "1", "me"),
+    ],
+)
+def test_units_and_signs_of_a_providers_factors_are_checked(factor: Factor) -> None:
+    class Mine:
+        name, trouble = "mine", None
+
+        def factors(self, *, place: Place | None, unix_ns: int) -> list[Factor]:
+            return [factor]
+
+        def close(self) -> None: ...
+
+    told: list[str] = []
+    book = Book(Settings.load({}), [Mine()], None, lambda key, text: told.append(text))
+    assert factor not in book.rates(0).factors
+    assert len(told) == 1
+    assert factor.kind in told[0]

@@ -159,9 +159,11 @@ def test_each_zone_has_a_memory_of_its_own(server: StandIn, weather: Weather) ->
 
 
 def test_without_a_place_or_with_one_that_it_does_not_serve_nothing_is_asked(server: StandIn, weather: Weather) -> None:
-    assert (weather.value(None), weather.value(CALIFORNIA)) == (None, None)
-    assert weather.at_rest()
+    assert weather.value(None) is None
     assert weather.trouble is None
+    assert weather.value(CALIFORNIA) is None
+    assert "does not serve California" in str(weather.trouble)
+    assert weather.at_rest()
     assert server.requests == []
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from impactsdk import ConfigurationError, JournalError, Meter, Settings, Totals
 from impactsdk.factor import Factor, Place
+from impactsdk.factors.tariff import Band, TimeOfDayTariff
 from impactsdk.report import recompute
 from impactsdk.testing import FakeClock, SimulatedSource
 
@@ -140,3 +141,36 @@ def test_bad_arguments_are_errors_at_once(tmp_path: Path) -> None:
         recompute(journal, colour="green")
     with pytest.raises(ConfigurationError, match="embodied_kg"):
         recompute(journal, lifetime_years=3)
+
+
+def test_the_users_own_pue_holds_elsewhere_and_that_of_a_cloud_region_does_not(tmp_path: Path) -> None:
+    kwh = 1_200.0 / 3.6e6
+    journal, totals = recorded(tmp_path / "own", region="FR", pue=1.5)
+    assert recompute(journal, region="FR").impact.carbon_g == pytest.approx(totals.impact.carbon_g)
+    assert recompute(journal, region="PL").impact.carbon_g == pytest.approx(kwh * 1.5 * 588.60)
+    journal, totals = recorded(tmp_path / "cloud", region="aws:eu-west-1")
+    assert totals.impact.carbon_g > recompute(journal, region="IE").impact.carbon_g
+    assert recompute(journal, region="PL").impact.carbon_g == pytest.approx(kwh * 588.60)
+
+
+def test_a_tariff_in_another_currency_is_an_error_and_not_a_silent_average(tmp_path: Path) -> None:
+    journal, _ = recorded(tmp_path, region="FR")
+    tariff = TimeOfDayTariff("UTC", [Band("0-24", price_per_kwh=1.0)], currency="EUR")
+    with pytest.raises(ConfigurationError, match="IMPACTSDK_CURRENCY"):
+        recompute(journal, factors=[tariff])
+    assert recompute(journal, factors=[tariff], currency="EUR").impact.cost == pytest.approx(1_200.0 / 3.6e6)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"resourceMetrics":[{"resource":{"attributes":[]},"scopeMetrics":[{"metrics":[{"name":"hw.energy","sum":'
+        '{"dataPoints":[{"timeUnixNano":"x","asDouble":1}]}}]}]}]}',
+        '{"resourceSpans":[{"resource":{"attributes":[{"key":"a","value":{}}]},"scopeSpans":[]}]}',
+    ],
+)
+def test_odd_lines_are_errors_of_ours(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "odd.jsonl"
+    path.write_text(text + "\n", "utf-8")
+    with pytest.raises(JournalError):
+        recompute(path)
