@@ -75,6 +75,7 @@ NEIGHBOURS = {
     ("sources.cpu_model", "sources.cpu_identity"),
     ("export.providers", "export.journal"),
     ("export.providers", "export.exporters"),
+    ("export.providers", "export.ids"),
     ("export.providers", "export.metrics"),
     ("export.providers", "export.outputs"),
     ("export.providers", "export.delivery"),

@@ -123,8 +123,9 @@ class _Resolving:
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         from impactsdk.export.delivery import Bounded, SpanDelivery
+        from impactsdk.export.ids import OwnIds
 
-        provider = TracerProvider(resource=self._described(), shutdown_on_exit=False)
+        provider = TracerProvider(id_generator=OwnIds(), resource=self._described(), shutdown_on_exit=False)
         for name, its in found.items():
             if name == "console":
                 provider.add_span_processor(BatchSpanProcessor(its))
@@ -184,11 +185,15 @@ class _Resolving:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
+        from impactsdk.export.ids import OwnIds
+
         self._outputs.journal, values = self._unwritten()
         self._outputs.meter_providers.append(values)
         if provider is None:
             # No processor: a span goes into the journal when the sampler's thread ends it.
-            provider = TracerProvider(sampler=ALWAYS_ON, resource=self._described(), shutdown_on_exit=False)
+            provider = TracerProvider(
+                id_generator=OwnIds(), sampler=ALWAYS_ON, resource=self._described(), shutdown_on_exit=False
+            )
             self._outputs.owned.append(provider)
         return provider
 
