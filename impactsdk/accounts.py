@@ -12,7 +12,7 @@ from impactsdk.energy.entry import Tally
 from impactsdk.energy.ledger import Ledger
 from impactsdk.energy.sampler import Probe
 from impactsdk.energy.vector import EXTRAS, HIGH, LOW, SECONDS
-from impactsdk.export.metrics import Snapshot
+from impactsdk.export.views import Snapshot
 from impactsdk.factor import Nature, weakest
 from impactsdk.impact import Use, impact_of
 from impactsdk.model import Impact, Measurement, Operation, Quality, Totals

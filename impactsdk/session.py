@@ -23,9 +23,10 @@ from impactsdk.devices import Devices
 from impactsdk.discovery import factor_providers, place_for
 from impactsdk.energy.sampler import Probe, Sampler
 from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError
-from impactsdk.export.metrics import Snapshot, instruments_on
+from impactsdk.export.metrics import instruments_on
 from impactsdk.export.providers import came_late, resolve
 from impactsdk.export.spans import end_span
+from impactsdk.export.views import Snapshot
 from impactsdk.factor import Place
 from impactsdk.factors.book import Book
 from impactsdk.factors.hardware import hardware_factors

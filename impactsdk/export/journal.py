@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 from opentelemetry.trace import Span
 
 from impactsdk import semconv
-from impactsdk.export.metrics import Snapshot, channel_attributes
 from impactsdk.export.otlp_json import encode_metrics, encode_spans
+from impactsdk.export.views import Snapshot, channel_attributes
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.metrics.export import InMemoryMetricReader

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from impactsdk.export.metrics import Snapshot
 from impactsdk.export.units import carbon, energy, money, scaled, water
+from impactsdk.export.views import Snapshot
 from impactsdk.model import Impact, Operation
 
 __all__ = ["impact_lines", "summarise"]
