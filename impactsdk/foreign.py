@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from impactsdk import semconv
 from impactsdk.export.spans import attributes_of
 from impactsdk.model import Measurement
-from impactsdk.region import Host, Region, Spec, current_region, deeper
+from impactsdk.region import LONGEST_NAME, Host, Region, Spec, current_region, deeper
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -27,7 +27,6 @@ else:
 __all__ = ["Gate", "HoldingProcessor", "SpanHost", "attach", "guard"]
 
 _MOST_NAMES = 2_000
-_LONGEST_NAME = 256
 
 
 class SpanHost(Host, Protocol):
@@ -87,7 +86,7 @@ class HoldingProcessor(_Base):
         if region is None:
             self.next_processor.on_end(span)
             return
-        recorder: Any = self._recorder(region)
+        recorder = cast("Any", region.recorder)
         region.readable = span
         try:
             if getattr(region, "interrupted", False):  # the meter was closed while it was open: nobody knows the rest
@@ -188,12 +187,8 @@ class HoldingProcessor(_Base):
         with self._lock:
             self._held[id(region)] = region
 
-    @staticmethod
-    def _recorder(region: Region) -> Any:
-        return region.recorder
-
     def _spec(self, name: str, unit: str | None) -> Spec:
-        name = "".join(letter if letter.isprintable() else "?" for letter in name[:_LONGEST_NAME]) or "(unnamed)"
+        name = "".join(letter if letter.isprintable() else "?" for letter in name[:LONGEST_NAME]) or "(unnamed)"
         spec = self._specs.get((name, unit))
         if spec is None:
             spec = Spec(self._host, name, unit, None, None, span=False)
@@ -211,18 +206,23 @@ _LATE_NS = 50_000_000
 """A span that began or ended longer ago than this was given its time by hand."""
 
 
+def _composite(provider: Any) -> Any:
+    """What a provider keeps its processors in, in order; ``None`` if its inside is not as expected: it is not public."""
+    composite = getattr(provider, "_active_span_processor", None)
+    return composite if isinstance(getattr(composite, "_span_processors", None), tuple) else None
+
+
 def attach(provider: Any, host: SpanHost) -> Callable[[], None] | None:
     """Put a :class:`HoldingProcessor` before all processors that a provider has; return what takes it out again.
 
-    OpenTelemetry has no public way to do that: ``None`` if this provider's inside is not as expected.
+    OpenTelemetry has no public way to do that; ``None`` if it cannot be done with this provider.
     """
-    composite = getattr(provider, "_active_span_processor", None)
-    before = getattr(composite, "_span_processors", None)
-    if not isinstance(before, tuple):
+    composite = _composite(provider)
+    if composite is None:
         return None
     from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
 
-    composite = cast("Any", composite)
+    before = composite._span_processors
     rest: Any = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
     for processor in before:
         if not isinstance(processor, HoldingProcessor):  # these hold for themselves
@@ -271,10 +271,9 @@ _GATE_S = 2.0
 
 def guard(provider: Any, session: Any) -> Callable[[], None] | None:
     """Put a :class:`Gate` before what a provider has; return what takes it out again. As :func:`attach`."""
-    composite = getattr(provider, "_active_span_processor", None)
-    if not isinstance(getattr(composite, "_span_processors", None), tuple):
+    composite = _composite(provider)
+    if composite is None:
         return None
-    composite = cast("Any", composite)
     gate = Gate(session)
     composite._span_processors = (gate, *composite._span_processors)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import sys
 import threading
 import warnings
 import weakref
@@ -21,6 +20,7 @@ from impactsdk.model import Measurement, Totals
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.region import Spec
 from impactsdk.settings import Settings
+from impactsdk.terminal import say
 from impactsdk.wrap import Measured, SyncedBlock, Unnamed, checked_spec
 
 if TYPE_CHECKING:
@@ -291,7 +291,7 @@ class Meter:
             from impactsdk.export.summary import summarise
 
             try:
-                _print(summarise(account, session.journal_path))
+                say(summarise(account, session.journal_path))
             except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
                 _warn(f"the summary could not be written: {error!r}")
         return closed
@@ -360,17 +360,6 @@ def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
 def _warn(message: str) -> None:
     with contextlib.suppress(Exception):  # where warnings are errors
         warnings.warn(message, DegradedWarning, stacklevel=2)
-
-
-def _print(text: str) -> None:
-    stream = sys.stderr
-    if text and stream is not None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            try:
-                stream.write(text)
-            except UnicodeEncodeError:  # a terminal that knows no micro sign
-                stream.write(text.replace("µ", "u").encode("ascii", "replace").decode())
-            stream.flush()
 
 
 # --- the default meter ------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 __all__ = [
+    "LONGEST_NAME",
     "PAUSE",
     "RESUME",
     "Host",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 PAUSE, RESUME = "pause", "resume"
+LONGEST_NAME = 256
 _MOST_UNITS = 1e300
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -135,35 +135,25 @@ def positive(value: Any) -> float:
     return _number(value, expected="a number > 0", low=0.0, strict=True)
 
 
-def factors(value: Any) -> tuple[FactorProvider | str, ...] | None:
-    """Names or objects; ``None`` stands for the bundled tables."""
-    expected = "auto, none, or provider names (tables, electricity_maps, uk_carbon_intensity, tariff) or objects with factors()"
+def _names_or_objects(value: Any, expected: str, *, fits: Callable[[Any], bool]) -> tuple[Any, ...] | None:
     items = _items(value, expected)
     if items == ["auto"]:
         return None
     if items == ["none"]:
         return ()
     for item in items:
-        if isinstance(item, str) and item and item not in ("auto", "none"):
-            continue
-        if not isinstance(item, str | type) and callable(getattr(item, "factors", None)):
-            continue
-        raise ValueError(expected)
+        if not (item and item not in ("auto", "none") if isinstance(item, str) else not isinstance(item, type) and fits(item)):
+            raise ValueError(expected)
     return tuple(items)
+
+
+def factors(value: Any) -> tuple[FactorProvider | str, ...] | None:
+    """Names or objects; ``None`` stands for the bundled tables."""
+    expected = "auto, none, or provider names (tables, electricity_maps, uk_carbon_intensity, tariff) or objects with factors()"
+    return _names_or_objects(value, expected, fits=lambda item: callable(getattr(item, "factors", None)))
 
 
 def sources(value: Any) -> tuple[EnergySource | str, ...] | None:
     """Names or objects; ``None`` stands for detection."""
     expected = "auto, none, or source names (nvml, rapl, cpu_model) or objects with open, read and close"
-    items = _items(value, expected)
-    if items == ["auto"]:
-        return None
-    if items == ["none"]:
-        return ()
-    for item in items:
-        if isinstance(item, str) and item and item not in ("auto", "none"):
-            continue
-        if not isinstance(item, str) and isinstance(item, EnergySource) and not isinstance(item, type):
-            continue
-        raise ValueError(expected)
-    return tuple(items)
+    return _names_or_objects(value, expected, fits=lambda item: isinstance(item, EnergySource))

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk.errors import ConfigurationError
-from impactsdk.region import Host, Region, Spec, checked_units, leave
+from impactsdk.region import LONGEST_NAME, Host, Region, Spec, checked_units, leave
 from impactsdk.stepping import pause, resume
 from impactsdk.synced import Synced
 
@@ -19,7 +19,6 @@ __all__ = ["Measured", "SyncedBlock", "Unnamed", "checked_spec"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-_LONGEST_NAME = 256
 
 
 def checked_spec(
@@ -45,9 +44,9 @@ def _check_name(name: object) -> None:
         raise ConfigurationError(f"a region's name must be text, not {type(name).__name__}")
     if not name.strip() or not name.isprintable():
         raise ConfigurationError(f"a region's name must be printable text that is not empty, not {name[:40]!r}")
-    if len(name) > _LONGEST_NAME:
+    if len(name) > LONGEST_NAME:
         raise ConfigurationError(
-            f"a region's name may have {_LONGEST_NAME} characters, not {len(name)} ({name[:40]!r}...): use attributes"
+            f"a region's name may have {LONGEST_NAME} characters, not {len(name)} ({name[:40]!r}...): use attributes"
         )
 
 
@@ -122,7 +121,7 @@ def _named(spec: Spec, function: Callable[..., Any]) -> Spec:
     name = getattr(named, "__qualname__", None) or type(named).__qualname__
     module = getattr(named, "__module__", None)
     full = f"{module}.{name}" if module else name
-    return Spec(spec.host, full[-_LONGEST_NAME:], spec.unit, spec.count, spec.attributes, spec.span, spec.sync)
+    return Spec(spec.host, full[-LONGEST_NAME:], spec.unit, spec.count, spec.attributes, spec.span, spec.sync)
 
 
 def _open(spec: Spec) -> Region | None:

@@ -35,6 +35,7 @@ FLOORS = [
         "rates",
         "clock",
         "lifecycle",
+        "terminal",
         "barrier",
     ],
     ["impact"],

@@ -28,6 +28,39 @@ _ONE_COLLECTION_S = 0.1
 _BUCKETS_J = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6)
 
 
+_SHOWN: tuple[tuple[str, str, views.View, str, str], ...] = (
+    ("counter", semconv.METRIC_HW_ENERGY, views.hw_energy, "J", "Energy that the device has used since measuring began"),
+    ("gauge", semconv.METRIC_HW_POWER, views.hw_power, "W", "Power between the last two readings"),
+    ("gauge", semconv.METRIC_GPU_UTILIZATION, views.utilization, "1", "Part of the time in which the board was busy"),
+    (
+        "counter",
+        semconv.METRIC_ENERGY,
+        views.energy,
+        "J",
+        "Own energy of each operation, and of none",
+    ),
+    ("up_down_counter", semconv.METRIC_OPEN_ENERGY, views.open_energy, "J", "Own energy of regions that are still open"),
+    ("counter", semconv.METRIC_CARBON, views.carbon, "g{CO2e}", "Operational and embodied emissions of each operation"),
+    ("counter", semconv.METRIC_WATER, views.water, "L", "Water consumed on site and by generation"),
+    ("counter", semconv.METRIC_COST, views.cost, "{currency}", "Price of electricity and of computers"),
+    ("gauge", semconv.METRIC_CARBON_INTENSITY, views.intensity, "g{CO2e}/(kW.h)", "The factor that is in force"),
+    ("counter", semconv.METRIC_OPERATION_DURATION, views.durations, "s", "Durations of the finished calls, added"),
+    (
+        "counter",
+        semconv.METRIC_OPERATION_OWN_TIME,
+        views.own_times,
+        "s",
+        "Own time of each operation, and of none",
+    ),
+    ("counter", semconv.METRIC_OPERATION_COUNT, views.counts, "{call}", "Finished calls"),
+    ("counter", semconv.METRIC_FUNCTIONAL_UNITS, views.units, "{unit}", "Functional units done by each operation"),
+    ("counter", semconv.METRIC_SDK_SAMPLES, views.samples, "{sample}", "Rounds of readings"),
+    ("counter", semconv.METRIC_SDK_CPU_TIME, views.cpu_time, "s", "CPU time of the sampler's thread: our own cost"),
+    ("counter", semconv.METRIC_SDK_DROPPED, views.dropped, "{span}", "Spans that could not be exported or written"),
+)
+"""Instrument, name, what it shows, unit, description. The first takes the values of a collection for all."""
+
+
 class Account(Protocol):
     """What is measured by: a session."""
 
@@ -66,7 +99,7 @@ class Instruments:
 
         def observe(view: views.View) -> Callable[[CallbackOptions], Iterable[Observation]]:
             def callback(options: CallbackOptions) -> Iterable[Observation]:
-                past, snapshots = self._looked(anew=view is views.hw_energy)
+                past, snapshots = self._looked(anew=view is _SHOWN[0][2])
                 sums = dict(past.get(view, {}))
                 for snapshot in snapshots:
                     _add(sums, view(snapshot))
@@ -75,59 +108,13 @@ class Instruments:
             return callback
 
         meter = provider.get_meter(semconv.SCOPE_NAME, version, schema_url=semconv.SCHEMA_URL)
-        meter.create_observable_counter(
-            semconv.METRIC_HW_ENERGY, [observe(views.hw_energy)], "J", "Energy that the device has used since measuring began"
-        )
-        meter.create_observable_gauge(
-            semconv.METRIC_HW_POWER, [observe(views.hw_power)], "W", "Power between the last two readings"
-        )
-        meter.create_observable_gauge(
-            semconv.METRIC_GPU_UTILIZATION, [observe(views.utilization)], "1", "Part of the time in which the board was busy"
-        )
-        meter.create_observable_counter(
-            semconv.METRIC_ENERGY,
-            [observe(views.energy)],
-            "J",
-            "Own energy of each operation; with its states it adds up to hw.energy",
-        )
-        meter.create_observable_up_down_counter(
-            semconv.METRIC_OPEN_ENERGY, [observe(views.open_energy)], "J", "Own energy of regions that are still open"
-        )
-        meter.create_observable_counter(
-            semconv.METRIC_CARBON, [observe(views.carbon)], "g{CO2e}", "Operational and embodied emissions of each operation"
-        )
-        meter.create_observable_counter(
-            semconv.METRIC_WATER, [observe(views.water)], "L", "Water consumed on site and by generation"
-        )
-        meter.create_observable_counter(
-            semconv.METRIC_COST, [observe(views.cost)], "{currency}", "Price of electricity and of computers"
-        )
-        meter.create_observable_gauge(
-            semconv.METRIC_CARBON_INTENSITY, [observe(views.intensity)], "g{CO2e}/(kW.h)", "The factor that is in force"
-        )
-        meter.create_observable_counter(
-            semconv.METRIC_OPERATION_DURATION, [observe(views.durations)], "s", "Durations of the finished calls, added"
-        )
-        meter.create_observable_counter(
-            semconv.METRIC_OPERATION_OWN_TIME,
-            [observe(views.own_times)],
-            "s",
-            "Own time of each operation; with its states, wall time",
-        )
-        meter.create_observable_counter(semconv.METRIC_OPERATION_COUNT, [observe(views.counts)], "{call}", "Finished calls")
-        meter.create_observable_counter(
-            semconv.METRIC_FUNCTIONAL_UNITS, [observe(views.units)], "{unit}", "Functional units done by each operation"
-        )
-        meter.create_observable_counter(semconv.METRIC_SDK_SAMPLES, [observe(views.samples)], "{sample}", "Rounds of readings")
-        meter.create_observable_counter(
-            semconv.METRIC_SDK_CPU_TIME,
-            [observe(views.cpu_time)],
-            "s",
-            "CPU time of the sampler's thread: our own cost",
-        )
-        meter.create_observable_counter(
-            semconv.METRIC_SDK_DROPPED, [observe(views.dropped)], "{span}", "Spans that could not be exported or written"
-        )
+        create = {
+            "counter": meter.create_observable_counter,
+            "gauge": meter.create_observable_gauge,
+            "up_down_counter": meter.create_observable_up_down_counter,
+        }
+        for kind, name, view, unit, text in _SHOWN:
+            create[kind](name, [observe(view)], unit, text)
         described = ("J", "Inclusive energy of one call")
         try:
             self._histogram = meter.create_histogram(
@@ -159,8 +146,9 @@ class Instruments:
             self._look = _NEVER
             if account in self._accounts:
                 self._accounts.remove(account)
-                for view in views.COUNTERS:
-                    _add(self._past.setdefault(view, {}), view(last))
+                for kind, _, view, _, _ in _SHOWN:
+                    if kind == "counter":
+                        _add(self._past.setdefault(view, {}), view(last))
 
     def forsake(self) -> None:
         """In the child of a fork: all that was measured so far is the parent's, and is shown by it."""

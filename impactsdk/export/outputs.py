@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import sys
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,6 +14,7 @@ from opentelemetry import metrics, trace
 from impactsdk.export.journal import Journal
 from impactsdk.export.metrics import Account
 from impactsdk.export.units import energy
+from impactsdk.terminal import say
 
 if TYPE_CHECKING:
     from impactsdk.export.delivery import MetricDelivery, SpanDelivery
@@ -97,7 +96,7 @@ class Outputs:
             where = f"; everything is in {journal.path}"
         to = f" to {self.endpoint}" if self.endpoint else ""
         # First, because the process may be gone before the rest is done.
-        _say(f"impactsdk: {' and '.join(what)} could not be exported{to}{where}\n")
+        say(f"impactsdk: {' and '.join(what)} could not be exported{to}{where}\n")
         if journal is not None and journal is self.journal:
             with books:
                 journal.close(account.snapshot())  # once more, with what is known now
@@ -115,10 +114,3 @@ class Outputs:
                     owned.shutdown()
                 except Exception as error:  # noqa: BLE001 - a mistake there is none of the user's
                     complain("shutdown", _TROUBLE.format(error))
-
-
-def _say(line: str) -> None:
-    if sys.stderr is not None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
-            sys.stderr.write(line)
-            sys.stderr.flush()

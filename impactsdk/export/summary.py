@@ -48,21 +48,17 @@ def summarise(snapshot: Snapshot, journal: Path | None) -> str:
 
 def impact_lines(impact: Impact) -> list[str]:
     """Carbon, water and money with their ranges, and by which factors; one line more where the place is not known."""
-    said = []
-    if impact.carbon_g is not None:
-        said.append(f"{carbon(impact.carbon_g)}{_between(impact, 'carbon_g', carbon)}")
-    if impact.carbon_market_g is not None:
-        said.append(f"{carbon(impact.carbon_market_g)} by contract")
-    if impact.embodied_g is not None:
-        said.append(f"{carbon(impact.embodied_g)}{_between(impact, 'embodied_g', carbon)} for making the hardware")
-    if impact.water_l is not None:
-        said.append(f"{water(impact.water_l)}{_between(impact, 'water_l', water)} of water")
-    if impact.cost is not None:
-        said.append(f"{money(impact.cost, impact.currency)} of electricity")
-    if impact.compute_cost is not None:
-        said.append(f"{money(impact.compute_cost, impact.currency)} of computers")
-    if impact.margin is not None:
-        said.append(f"margin {money(impact.margin, impact.currency)}")
+    currency = impact.currency
+    parts: tuple[tuple[str, Callable[[float], str]], ...] = (
+        ("carbon_g", lambda value: f"{carbon(value)}{_between(impact, 'carbon_g', carbon)}"),
+        ("carbon_market_g", lambda value: f"{carbon(value)} by contract"),
+        ("embodied_g", lambda value: f"{carbon(value)}{_between(impact, 'embodied_g', carbon)} for making the hardware"),
+        ("water_l", lambda value: f"{water(value)}{_between(impact, 'water_l', water)} of water"),
+        ("cost", lambda value: f"{money(value, currency)} of electricity"),
+        ("compute_cost", lambda value: f"{money(value, currency)} of computers"),
+        ("margin", lambda value: f"margin {money(value, currency)}"),
+    )
+    said = [shown(value) for name, shown in parts if (value := getattr(impact, name)) is not None]
     lines = ["; ".join(said)] if said else []
     intensity = next((factor for factor in reversed(impact.factors) if factor.kind == "carbon_intensity"), None)
     if intensity is not None and impact.carbon_g is not None:

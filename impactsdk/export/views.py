@@ -13,7 +13,6 @@ from impactsdk.model import Boundary, Channel, Impact, Totals
 from impactsdk.rates import Rates
 
 __all__ = [
-    "COUNTERS",
     "Snapshot",
     "View",
     "carbon",
@@ -220,19 +219,3 @@ def cpu_time(snapshot: Snapshot) -> Iterator[Observation]:
 def dropped(snapshot: Snapshot) -> Iterator[Observation]:
     """Spans that were lost."""
     yield Observation(snapshot.dropped)
-
-
-COUNTERS: tuple[View, ...] = (
-    hw_energy,
-    energy,
-    carbon,
-    water,
-    cost,
-    durations,
-    own_times,
-    counts,
-    units,
-    samples,
-    cpu_time,
-    dropped,
-)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -16,7 +15,7 @@ from impactsdk.protocols import FactorProvider
 from impactsdk.rates import Rates, rates_of
 from impactsdk.settings import Settings
 
-__all__ = ["Book"]
+__all__ = ["UNUSABLE", "Book"]
 
 _PER_KWH = "/(kW.h)"
 _UNITS: dict[Kind, str] = {
@@ -34,13 +33,10 @@ _UNITS: dict[Kind, str] = {
     "biodiversity_of_carbon": "species.yr/kg",
     "biodiversity_of_water": "species.yr/m3",
 }
-_MONEY: dict[Kind, str] = {
-    "price": "{EUR}/(kW.h)",
-    "compute_price": "{EUR}/h",
-    "purchase_price": "{EUR}",
-    "unit_value": "{EUR}",
-}
-_MONEY_UNIT = re.compile(r"\{[A-Z]{3}\}(/\(kW\.h\)|/h)?")
+_MONEY: dict[Kind, str] = {"price": _PER_KWH, "compute_price": "/h", "purchase_price": "", "unit_value": ""}
+"""What stands behind the currency."""
+UNUSABLE = "unusable"
+"""The last word of the key of a complaint about a factor that a provider gave."""
 _AGAIN_NS = 1_000_000_000
 _WITHOUT_A_SOURCE: dict[Kind, str] = {
     "carbon_intensity": "no provider of factors knows it: set IMPACTSDK_CARBON_INTENSITY_G_PER_KWH",
@@ -68,7 +64,6 @@ class Book:
         self.place = place
         self.hardware: Hardware | None = None
         self._settings, self._complain = settings, complain
-        self._currency_unit = f"{{{settings.currency}}}"
         self._constants = UserConstants(settings)
         self._providers = list(providers)
         self._tabled = any(isinstance(provider, BundledTables) for provider in providers)
@@ -122,7 +117,7 @@ class Book:
         devices: tuple[Factor, ...] = ()
         for provider in (self._constants, *self._providers):
             try:
-                answers = [_checked(factor) for factor in provider.factors(place=self.place, unix_ns=unix_ns)]
+                answers = list(provider.factors(place=self.place, unix_ns=unix_ns))
             except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's plug-in must not stop the measuring
                 words = f"failed ({type(error).__name__}: {error}); what comes after it is used instead"
                 self._tell(provider, type(error).__name__, words)
@@ -130,17 +125,15 @@ class Book:
             trouble = getattr(provider, "trouble", None)
             if trouble:
                 self._tell(provider, str(trouble)[:40], str(trouble))
+            usable = []
             for factor in answers:
-                if factor.unit.startswith("{") and factor.kind in _MONEY and not factor.unit.startswith(self._currency_unit):
-                    self._tell(
-                        provider,
-                        "currency",
-                        f"its {factor.kind} is in {factor.unit} and not in {self._settings.currency}, so it is not used: "
-                        "set IMPACTSDK_CURRENCY",
-                    )
-                    continue
-                best.setdefault(factor.kind, factor)
-            devices = devices or tuple(factor for factor in answers if factor.kind == "embodied")
+                why = _unusable(factor, self._settings.currency)
+                if why is None:
+                    usable.append(factor)
+                    best.setdefault(factor.kind, factor)
+                else:
+                    self._tell(provider, UNUSABLE, f"failed ({why}); what comes after it is used instead")
+            devices = devices or tuple(factor for factor in usable if factor.kind == "embodied")
         best.pop("embodied", None)
         return self._with_hardware(best, devices)
 
@@ -171,27 +164,21 @@ def _name(provider: FactorProvider) -> str:
     return str(getattr(provider, "name", type(provider).__name__))
 
 
-def _checked(factor: object) -> Factor:
-    """What can be multiplied and divided by.
-
-    Raises:
-        TypeError: It is no factor, or no number is in it.
-        ValueError: It is not finite; or a lifetime is not above zero.
-    """
+def _unusable(factor: object, currency: str) -> str | None:
+    """Why nothing can be multiplied or divided by it; ``None`` if it can."""
     if not isinstance(factor, Factor):
-        raise TypeError(f"factors() must give impactsdk.factor.Factor objects, not {type(factor).__name__}")
-    for number in (factor.value, factor.low, factor.high):
-        if number is not None and not (math.isfinite(number) and (number > 0 or factor.kind != "lifetime")):
-            raise ValueError(f"{factor.kind} cannot be {number!r}")
-    if factor.value is None:
-        raise TypeError(f"{factor.kind} has no value")
-    least = 1.0 if factor.kind == "pue" else 0.0
-    if factor.kind not in ("unit_value",) and factor.value < least:
-        raise ValueError(f"{factor.kind} cannot be {factor.value!r}: it is at least {least:g}")
-    unit = _UNITS.get(factor.kind)
-    if not (factor.unit == unit if unit is not None else _MONEY_UNIT.fullmatch(factor.unit)):
-        raise ValueError(f"{factor.kind} is in {factor.unit!r}, and should be in {unit or _MONEY[factor.kind]!r}")
-    return factor
+        return f"factors() must give impactsdk.factor.Factor objects, not {type(factor).__name__}"
+    kind = factor.kind
+    numbers = [number for number in (factor.value, factor.low, factor.high) if number is not None]
+    if factor.value is None or not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        return f"{kind} cannot be {factor.value!r} ({factor.low!r} to {factor.high!r})"
+    if min(numbers) < 0 or (kind == "lifetime" and min(numbers) == 0) or (kind == "pue" and factor.value < 1):
+        return f"{kind} cannot be {factor.value!r}: it is too small"
+    money = f"{{{currency}}}{_MONEY[kind]}" if kind in _MONEY else None
+    if factor.unit != (money or _UNITS.get(kind)):
+        remedy = ": set IMPACTSDK_CURRENCY" if money and factor.unit.endswith("}" + _MONEY[kind]) else ""
+        return f"its {kind} is in {factor.unit!r}, and {money or _UNITS.get(kind)!r} is wanted{remedy}"
+    return None
 
 
 def _among_ranks(share: Factor, settings: Settings) -> Factor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from impactsdk.integrations.loggers import ENERGY, scalars
 from impactsdk.integrations.patches import Call, Patches
-from impactsdk.integrations.running import Running, harmless, owner_of, put_first, size_of
+from impactsdk.integrations.running import Closing, Running, harmless, owner_of, put_first, size_of
 
 __all__ = ["ImpactCallback", "instrument"]
 
@@ -26,7 +26,7 @@ def _nothing(*_args: object, **_kwargs: object) -> Any:
 _nothing._is_default = True  # type: ignore[attr-defined]
 
 
-class ImpactCallback:
+class ImpactCallback(Closing):
     """Joules on a span of ``fit`` and of each epoch, of ``evaluate`` and of ``predict``; steps go into the totals only.
 
     ``model.fit(x, y, callbacks=[ImpactCallback()])``, with Keras 3 and tf_keras alike: it is told apart from their callbacks
@@ -72,16 +72,6 @@ class ImpactCallback:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (type(self), self.name, self.unit, self.log, self.batch_size)
-
-    def __enter__(self) -> ImpactCallback:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self.close(error)
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Leave the regions that are open, because the training ended with ``error`` or otherwise without telling."""
-        self._running.leave_all(error)
 
     def start(self, kind: str) -> None:
         """Open the span of a call (``fit``, ``evaluate``, ``predict``) before Keras gets to the callback, to have all of it."""

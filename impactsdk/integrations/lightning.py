@@ -8,7 +8,7 @@ from typing import Any
 
 from impactsdk.integrations.loggers import scalars
 from impactsdk.integrations.patches import Call, Patches
-from impactsdk.integrations.running import Running, harmless, size_of, with_base
+from impactsdk.integrations.running import Closing, Running, harmless, ours_in, size_of, with_base
 
 __all__ = ["ImpactCallback", "instrument"]
 
@@ -29,7 +29,7 @@ def _bases() -> list[type]:
     return [module.Callback for module in loaded]
 
 
-class ImpactCallback:
+class ImpactCallback(Closing):
     """Joules on a span of ``fit`` and of each epoch, of ``validate``, ``test`` and ``predict``; steps go into the totals only.
 
     ``Trainer(callbacks=[ImpactCallback()])``. It is a ``Callback`` of ``lightning.pytorch`` and of ``pytorch_lightning``,
@@ -59,10 +59,6 @@ class ImpactCallback:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (getattr(type(self), "written_as", type(self)), self.name, self.unit, self.log)
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Leave the regions that are open."""
-        self._running.leave_all(error)
 
     def start(self, kind: str) -> None:
         """Open the span of a call (``fit``, ``validate``, ``test``, ``predict``) before Lightning gets to the callback."""
@@ -191,12 +187,7 @@ def instrument(patches: Patches, trainer: Any) -> None:
 def _begins(kind: str) -> Any:
     def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
         callbacks: list[Any] = args[0].callbacks
-        callback = next((item for item in callbacks if isinstance(item, ImpactCallback)), None)
-        added = callback is None
-        if callback is None:
-            callback = ImpactCallback(log=False)
-            callbacks.insert(0, callback)
-        mine = callback
+        mine, added = ours_in(callbacks, ImpactCallback)
         mine.start(kind)
 
         def finish(_result: Any, error: BaseException | None) -> None:

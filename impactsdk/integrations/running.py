@@ -6,14 +6,15 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk import Measurement, Region, SettleTimeoutError, measured
 
-__all__ = ["SETTLE_S", "Running", "harmless", "owner_of", "put_first", "size_of", "with_base"]
+__all__ = ["SETTLE_S", "Closing", "Running", "harmless", "ours_in", "owner_of", "put_first", "size_of", "with_base"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
+C = TypeVar("C", bound="Closing")
 
 SETTLE_S = 1.0
 """How long the end of an epoch waits for its energy, which usually is there after an eighth of a second."""
@@ -99,6 +100,32 @@ class Running:
         except SettleTimeoutError:
             self.patience_s = 0.0  # a device that hangs must not hold up every epoch
             return None
+
+
+class Closing:
+    """What is the same in every callback: it can be closed, by hand or as a block."""
+
+    _running: Running
+
+    def __enter__(self: C) -> C:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.close(error)
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Leave the regions that are open, because the training ended with ``error`` or otherwise without telling."""
+        self._running.leave_all(error)
+
+
+def ours_in(callbacks: list[Any], kind: Callable[..., C]) -> tuple[C, bool]:
+    """The callback of that kind in a list, and whether it had to be made and put there, first, without logging."""
+    found = cast("C | None", next((item for item in callbacks if isinstance(item, cast("type", kind))), None))
+    if found is not None:
+        return found, False
+    made = kind(log=False)
+    callbacks.insert(0, made)
+    return made, True
 
 
 def size_of(batch: object) -> int | None:

@@ -10,14 +10,14 @@ from typing import Any
 from impactsdk import Measurement, Region
 from impactsdk.integrations.loggers import CARBON, ENERGY, PER_UNIT
 from impactsdk.integrations.patches import Call, Patches, region_of
-from impactsdk.integrations.running import Running, harmless, owner_of, put_first, with_base
+from impactsdk.integrations.running import Closing, Running, harmless, ours_in, owner_of, put_first, with_base
 
 __all__ = ["ImpactCallback", "instrument"]
 
 _MOST_UNREAD = 512
 
 
-class ImpactCallback:
+class ImpactCallback(Closing):
     """Joules on a span of the training and of each epoch; optimiser steps go into the totals only.
 
     ``Trainer(..., callbacks=[ImpactCallback()])``. It is a ``transformers.TrainerCallback``. The reporters (TensorBoard, W&B,
@@ -56,16 +56,6 @@ class ImpactCallback:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (getattr(type(self), "written_as", type(self)), self.name, self.unit, self.log)
-
-    def __enter__(self) -> ImpactCallback:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        self.close(error)
-
-    def close(self, error: BaseException | None = None) -> None:
-        """Leave the regions that are open, because the training ended with ``error`` or otherwise without telling."""
-        self._running.leave_all(error)
 
     def start(self) -> None:
         """Open the span of the training before Trainer gets to the callback, to have all of it."""
@@ -230,12 +220,7 @@ def instrument(patches: Patches, trainer: Any) -> None:
 
 def _train(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     callbacks: list[Any] = args[0].callback_handler.callbacks
-    callback = next((item for item in callbacks if isinstance(item, ImpactCallback)), None)
-    added = callback is None
-    if callback is None:
-        callback = ImpactCallback(log=False)
-        callbacks.insert(0, callback)
-    mine = callback
+    mine, added = ours_in(callbacks, ImpactCallback)
     mine.start()
 
     def finish(_result: Any, error: BaseException | None) -> None:

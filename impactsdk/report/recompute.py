@@ -13,7 +13,7 @@ from impactsdk import semconv
 from impactsdk.discovery import check, factor_providers
 from impactsdk.errors import ConfigurationError
 from impactsdk.factor import Factor, Kind, Place, weakest
-from impactsdk.factors.book import Book
+from impactsdk.factors.book import UNUSABLE, Book
 from impactsdk.factors.hardware import Hardware, hardware_factors
 from impactsdk.factors.places import place_of
 from impactsdk.factors.tables import BundledTables
@@ -60,7 +60,7 @@ def recompute(path: str | os.PathLike[str], **settings: Any) -> Totals:
     finally:
         book.close()
     for key, text in told.items():  # that one cannot answer for the past is no news: the labels say which factor was used
-        if key.endswith((":currency", "Error")):
+        if key.endswith((UNUSABLE, "Error")):
             raise ConfigurationError(f"factors: {text}")
     return totals
 

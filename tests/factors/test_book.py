@@ -29,7 +29,7 @@ INSTALLED = "electricity_maps, tables, tariff, uk_carbon_intensity"
 
 
 def factor(kind: Kind, value: float, place: str | None = None) -> Factor:
-    unit = _UNITS.get(kind) or _MONEY[kind].replace("EUR", "USD")
+    unit = _UNITS.get(kind) or "{USD}" + _MONEY[kind]
     return Factor(kind, value, unit, "test", low=value, high=value, place=place)
 
 

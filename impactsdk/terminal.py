@@ -1,0 +1,21 @@
+"""A few lines for a person, on the standard error; whatever state that is in, nobody else notices."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+
+__all__ = ["say"]
+
+
+def say(text: str) -> None:
+    """Write ``text``, if there is somebody to read it."""
+    stream = sys.stderr
+    if not text or stream is None:
+        return
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+        try:
+            stream.write(text)
+        except UnicodeEncodeError:  # a terminal that knows no micro sign
+            stream.write(text.replace("µ", "u").encode("ascii", "replace").decode())
+        stream.flush()
