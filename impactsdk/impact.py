@@ -5,6 +5,7 @@ All of it is linear, so impacts add up over spans as joules do.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -63,7 +64,12 @@ def impact_of(use: Use, rates: Rates) -> Impact:
             reasons = {**reasons, "margin": "what the electricity costs is unknown: set IMPACTSDK_PRICE_PER_KWH"}
         else:
             currency = rates.currency
-            values["margin"] = units * rates.unit_value - expense
+            worth = units * rates.unit_value
+            values["margin"] = worth - expense
+            ends = [intervals.get(name, (0.0, None)) for name in _spent_on(rented=rates.rented) if name in values]
+            most = [high for _, high in ends if high is not None]
+            if len(most) == len(ends):  # the more is spent, the less is left
+                intervals["margin"] = (worth - math.fsum(most), worth - math.fsum(low for low, _ in ends))
     return Impact(
         currency=currency,
         nature=weakest(nature, rates.nature) if values else None,
@@ -90,12 +96,15 @@ def _per_unit(values: dict[str, Any], intervals: dict[str, tuple[float, float | 
         intervals["sci_g_per_unit"] = (low / units, None if high is None else high / units)
 
 
+def _spent_on(*, rented: bool) -> tuple[str, ...]:
+    """A rent contains the electricity, a machine of one's own does not."""
+    return ("compute_cost",) if rented else ("compute_cost", "cost")
+
+
 def _expense(values: Mapping[str, Any], *, rented: bool) -> float | None:
-    """What was spent: a rent contains the electricity, a machine of one's own does not."""
-    compute = values.get("compute_cost", 0.0)
-    if rented:
-        return float(compute)
-    return None if "cost" not in values else float(compute + values["cost"])
+    if not rented and "cost" not in values:
+        return None
+    return math.fsum(values.get(name, 0.0) for name in _spent_on(rented=rented))
 
 
 _ADDED = (

@@ -14,7 +14,7 @@ from impactsdk.factor import Factor, Kind
 from impactsdk.factors.places import place_of
 from impactsdk.factors.tables import BundledTables
 from impactsdk.impact import NOTHING, Use, added, impact_of
-from impactsdk.rates import J_PER_KWH, Rates, mixed, rates_of
+from impactsdk.rates import J_PER_KWH, S_PER_YEAR, Rates, mixed, rates_of
 
 HOUR_S = 3_600.0
 IN_2025_NS = 1_750_000_000 * 10**9
@@ -316,3 +316,18 @@ def test_the_same_use_costs_the_same_at_mixed_equal_rates(use: Use, made: Rates)
     one, three = impact_of(use, made), impact_of(use, mixed([(1.0, made), (2.0, made)]))
     assert all(near(getattr(one, name), getattr(three, name)) for name in (*FIELDS, "margin", "sci_g_per_unit"))
     assert (one.factors, one.completeness, one.nature) == (three.factors, three.completeness, three.nature)
+
+
+def test_the_margin_has_the_range_of_what_was_spent_turned_round() -> None:
+    factors = [
+        Factor("price", 0.2, "{USD}/(kW.h)", "test", low=0.1, high=0.4),
+        Factor("purchase_price", S_PER_YEAR / 3600, "{USD}", "test"),
+        Factor("lifetime", 1.0, "a", "test", low=0.5, high=2.0),
+        Factor("unit_value", 10.0, "{USD}", "test"),
+    ]
+    use = Use(J_PER_KWH, J_PER_KWH, J_PER_KWH, 3600.0, 1.0)
+    impact = impact_of(use, rates_of(factors, currency="USD"))
+    assert impact.margin == pytest.approx(10 - 0.2 - 1.0)
+    assert impact.intervals["margin"] == pytest.approx((10 - 0.4 - 2.0, 10 - 0.1 - 0.5))
+    unbounded = impact_of(use._replace(high_j=None), rates_of(factors, currency="USD"))
+    assert "margin" not in unbounded.intervals
