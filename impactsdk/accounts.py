@@ -10,7 +10,7 @@ from typing import Any
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.entry import Tally
 from impactsdk.energy.ledger import Ledger
-from impactsdk.energy.sampler import Probe
+from impactsdk.energy.probe import Probe
 from impactsdk.energy.vector import EXTRAS, HIGH, LOW, SECONDS
 from impactsdk.export.views import Snapshot
 from impactsdk.factor import Nature, weakest
@@ -68,18 +68,18 @@ class Accounts:
 
     def finish(self, region: Region) -> None:
         """A region has ended: count its functional units, and price it apart if the factors have changed while it ran."""
-        units = getattr(region, "units", None)
-        if region.tally.unit is None and units is not None and region.tally.name == region.name:
-            region.tally.unit = region.unit  # it got to know what it counts only while it ran
-        if region.unit != region.tally.unit:
+        units = region.units
+        if region.entry.tally.unit is None and units is not None and region.entry.tally.name == region.name:
+            region.entry.tally.unit = region.unit  # it got to know what it counts only while it ran
+        if region.unit != region.entry.tally.unit:
             units = None  # of another kind than its account's
         if units is not None:
-            region.tally.units = (region.tally.units or 0.0) + units
+            region.entry.tally.units = (region.entry.tally.units or 0.0) + units
         assert region.exit_ns is not None
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
         if rates is not self.pricing.rates:
-            use = self._use(region.self_j(), units, known=self.coverage(region) > 0.0)
-            self.pricing.account(region.tally.name).put_apart(use, rates)
+            use = self._use(region.entry.self_j(), units, known=self.coverage(region) > 0.0)
+            self.pricing.account(region.entry.tally.name).put_apart(use, rates)
 
     def turn(self, at_ns: int, rates: Rates, ledger: Ledger | None) -> None:
         """Other factors hold from ``at_ns`` on: what was used until then is priced with those that held."""
@@ -126,7 +126,7 @@ class Accounts:
             return 0.0
         assert region.exit_ns is not None
         duration_ns = region.exit_ns - region.enter_ns
-        missing_ns = duration_ns - (region.end_ns - region.start_ns) + region.failed_ns()
+        missing_ns = duration_ns - (region.entry.end_ns - region.entry.start_ns) + region.entry.failed_ns()
         # A stamp that came a little late is no gap.
         return 1.0 if missing_ns < 1_000_000 or duration_ns <= 0 else max(0.0, 1.0 - missing_ns / duration_ns)
 
@@ -134,7 +134,7 @@ class Accounts:
         """Inclusive joules of a finished region; ``None`` if no device answered while it was open."""
         if self.coverage(region) <= 0.0:
             return None
-        return math.fsum(region.inclusive_j()[:-EXTRAS])
+        return math.fsum(region.entry.inclusive_j()[:-EXTRAS])
 
     def measurement(self, region: Region, anchor_ns: int) -> Measurement:
         """A finished region in the words of the public face. ``anchor_ns``: wall clock less monotonic clock."""
@@ -146,30 +146,30 @@ class Accounts:
         energy_j = self_j = low_j = high_j = self_low_j = self_high_j = None
         by_type: dict[str, float] = {}
         self_by_type: dict[str, float] = {}
-        whole, alone = region.inclusive_j(), region.self_j()
+        whole, alone = region.entry.inclusive_j(), region.entry.self_j()
         if known:
             inclusive, own = whole[:-EXTRAS], alone[:-EXTRAS]
             by_type, self_by_type = self.by_type(inclusive), self.by_type(own)
             energy_j, self_j = math.fsum(inclusive), math.fsum(own)
             # Where the ledger heard of it late, or no reading came after its end.
-            missed_ns = max(0, region.start_ns - region.enter_ns) + max(0, region.exit_ns - region.end_ns)
-            surplus_ns = max(0, region.end_ns - region.exit_ns)
-            low_j, high = region.interval_j(missed_ns=missed_ns, surplus_ns=surplus_ns)
-            self_low_j, self_high = region.self_interval_j(low_j, high, missed_ns=missed_ns, surplus_ns=surplus_ns)
+            missed_ns = max(0, region.entry.start_ns - region.enter_ns) + max(0, region.exit_ns - region.entry.end_ns)
+            surplus_ns = max(0, region.entry.end_ns - region.exit_ns)
+            low_j, high = region.entry.interval_j(missed_ns=missed_ns, surplus_ns=surplus_ns)
+            self_low_j, self_high = region.entry.self_interval_j(low_j, high, missed_ns=missed_ns, surplus_ns=surplus_ns)
             high_j = high if math.isfinite(high) else None
             self_high_j = self_high if math.isfinite(self_high) else None
-        span = region.span if region.spec.span else None
+        span = region.span
         context: Any = None if span is None else span.get_span_context()
-        units = getattr(region, "units", None)
+        units = region.units
         nature = self.nature if known else None
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
         impact = impact_of(Use(energy_j, low_j, high_j, whole[SECONDS], units, nature or "measured"), rates)
         self_impact = impact
-        if region.has_inner:
+        if region.entry.has_inner:
             self_impact = impact_of(Use(self_j, self_low_j, self_high_j, alone[SECONDS], units, nature or "measured"), rates)
         return Measurement(
             name=region.name,
-            start_unix_ns=region.start_unix_ns if region.spec.span else region.enter_ns + anchor_ns,
+            start_unix_ns=getattr(region, "start_unix_ns", region.enter_ns + anchor_ns),
             duration_s=duration_ns * 1e-9,
             energy_j=energy_j,
             self_energy_j=self_j,
@@ -205,7 +205,9 @@ class Accounts:
         if any(curve.channel.nature in ("estimated", "forecast") for curve in live):
             return "estimated"
         tick_ns = max(curve.tick_ns if curve.tick_ns is not None else _UNKNOWN_TICK_NS for curve in live)
-        blur_ns = 2 * max(region.start_segment.blur_ns(region.start_ns), region.end_segment.blur_ns(region.end_ns))
+        blur_ns = 2 * max(
+            region.entry.start_segment.blur_ns(region.entry.start_ns), region.entry.end_segment.blur_ns(region.entry.end_ns)
+        )
         if duration_ns >= 20 * tick_ns and duration_ns >= 4 * blur_ns:
             return "measured"
         return "interpolated" if duration_ns >= max(tick_ns, blur_ns) else "bounded"

@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from operator import itemgetter
 from typing import Any
 
 from impactsdk.accounts import Accounts
+from impactsdk.energy.entry import Entry
 from impactsdk.energy.ledger import Ledger
 from impactsdk.energy.segment import Timeline
 from impactsdk.region import PAUSE, Region
@@ -16,9 +16,8 @@ from impactsdk.region import PAUSE, Region
 __all__ = ["Books"]
 
 _log = logging.getLogger(__name__)
-_START, _END = "start", "end"
-_Event = tuple[int, str, Region, "Region | None", "Region | None"]
-_stamp = itemgetter(0)
+_Step = tuple[int, str, Region, Region, "Region | None"]
+"""A generator that pauses or goes on; see :class:`~impactsdk.region.Recorder`."""
 
 
 class Books:
@@ -26,18 +25,31 @@ class Books:
 
     def __init__(self, events: deque[Any], accounts: Accounts, complain: Callable[[str, str], None]) -> None:
         self.ledger: Ledger | None = None
-        self.pending: list[_Event] = []
+        # What waits for a reading, in order: when it happened, and what. Two lists and no pairs: callers' threads pay for
+        # each object that the garbage collector has to look at.
+        self._stamps: list[int] = []
+        self._pending: list[Region | _Step] = []
         self._events, self._accounts, self._complain = events, accounts, complain
         self._timeline: Timeline | None = None
 
     @property
+    def pending(self) -> int:
+        """How many events wait for a reading."""
+        return len(self._pending)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether events wait for a reading, or to be looked at."""
+        return bool(self._events or self._pending)
+
+    @property
     def busy(self) -> bool:
         """Whether regions are open or events wait."""
-        return bool(self._events or self.pending or (self.ledger is not None and self.ledger.open_entries))
+        return bool(self.waiting or (self.ledger is not None and self.ledger.open_entries))
 
     def settled(self, until_ns: int) -> bool:
         """Whether everything up to then is accounted for."""
-        if self._events or (self.pending and self.pending[0][0] <= until_ns):
+        if self._events or (self._stamps and self._stamps[0] <= until_ns):
             return False
         return self._timeline is not None and self._timeline.until_ns >= until_ns
 
@@ -53,7 +65,7 @@ class Books:
     def advance(self, now_ns: int, *, final: bool = False) -> list[Region]:
         """Bring the ledger up to the latest instant that all curves agree on; return the regions that ended by then."""
         ended: list[Region] = []
-        ledger, pending = self.begin(now_ns), self.pending
+        ledger, stamps, pending = self.begin(now_ns), self._stamps, self._pending
         assert self._timeline is not None
         if self._events:
             self._drain()
@@ -63,20 +75,20 @@ class Books:
             ledger.begin(segment)
             # At the very end what comes after the last reading is taken as happening with it.
             everything = final and segment is segments[-1]
-            while done < len(pending) and (everything or pending[done][0] <= segment.end_ns):
+            while done < len(stamps) and (everything or stamps[done] <= segment.end_ns):
                 done += 1
                 try:
-                    self._apply(ledger, pending[done - 1], segment.end_ns, ended)
+                    self._apply(ledger, pending[done - 1], min(stamps[done - 1], segment.end_ns), ended)
                 except Exception:  # noqa: BLE001 - one event must not stand in the way of all others
                     _log.exception("impactsdk made a mistake; one region is lost, measuring goes on")
             ledger.close()
-        del pending[:done]
+        del stamps[:done], pending[:done]
         return ended
 
     def interrupt(self, at_ns: int) -> None:
         """The process ends: regions that are open end with it, the innermost first."""
         for entry in [] if self.ledger is None else reversed(list(self.ledger.open_entries)):
-            region: Region = entry  # type: ignore[assignment]
+            region: Region = entry.owner
             if region.exit_ns is None:
                 region.exit_ns = at_ns
                 region.interrupted = True
@@ -84,37 +96,44 @@ class Books:
 
     def _drain(self) -> None:
         """Take over what has been appended, and put it in order: threads stamp first and append then."""
-        events, pending = self._events, self.pending
-        fresh: list[_Event] = []
+        events, stamps, pending = self._events, self._stamps, self._pending
+        last_ns, ordered = stamps[-1] if stamps else 0, True
         for _ in range(len(events)):
             event = events.popleft()
             if event.__class__ is tuple:
-                fresh.append(event)
-            elif getattr(event, "seen", False):
-                fresh.append((event.exit_ns, _END, event, None, None))
+                at_ns = event[0]
+            elif hasattr(event, "entry"):
+                at_ns = event.exit_ns
             else:
-                event.seen = True
-                fresh.append((event.enter_ns, _START, event, None, None))
-        fresh.sort(key=_stamp)
-        late = bool(pending and fresh and fresh[0][0] < pending[-1][0])
-        pending += fresh
-        if late:
-            pending.sort(key=_stamp)
+                event.entry = None  # seen
+                at_ns = event.enter_ns
+            ordered = ordered and last_ns <= at_ns
+            last_ns = at_ns
+            stamps.append(at_ns)
+            pending.append(event)
+        if not ordered:
+            order = sorted(range(len(stamps)), key=stamps.__getitem__)
+            stamps[:] = [stamps[index] for index in order]
+            pending[:] = [pending[index] for index in order]
 
-    def _apply(self, ledger: Ledger, event: _Event, until_ns: int, ended: list[Region]) -> None:
-        at_ns, kind, region, leaf, consumer = event
-        at_ns = min(at_ns, until_ns)
-        if kind == _START:
-            region.tally = self._accounts.tally(region.spec.name, region.spec.unit, self._complain)
-            ledger.start(region, region.parent, at_ns)
-        elif not getattr(region, "open", False):
-            return  # it was closed when the process ended
-        elif kind == _END:
-            ledger.end(region, at_ns)
-            ended.append(region)
-        elif kind == PAUSE:
-            assert leaf is not None
-            ledger.pause(region, leaf, at_ns)
-        else:
-            assert leaf is not None
-            ledger.resume(region, leaf, consumer, at_ns)
+    def _apply(self, ledger: Ledger, event: Region | _Step, at_ns: int, ended: list[Region]) -> None:
+        if isinstance(event, tuple):
+            _, kind, region, leaf, consumer = event
+            entry = region.entry
+            if entry is None or not entry.open:
+                return  # it was closed when the process ended
+            if kind == PAUSE:
+                ledger.pause(entry, leaf.entry, at_ns)
+            else:
+                ledger.resume(entry, leaf.entry, None if consumer is None else consumer.entry, at_ns)
+            return
+        entry = event.entry
+        if entry is None:
+            event.entry = entry = Entry()
+            entry.owner, entry.open = event, False
+            entry.tally = self._accounts.tally(event.spec.name, event.spec.unit, self._complain)
+            entry.parent = None if event.parent is None else event.parent.entry
+            ledger.start(entry, entry.parent, at_ns)
+        elif entry.open:  # else it was closed when the process ended
+            ledger.end(entry, at_ns)
+            ended.append(event)

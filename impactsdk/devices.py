@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 from impactsdk.discovery import candidates
 from impactsdk.energy.curve import Curve, Knot
+from impactsdk.energy.probe import Probe
 from impactsdk.energy.registry import Registry, runtime_directory
-from impactsdk.energy.sampler import Probe, Sampler
+from impactsdk.energy.sampler import Sampler
 from impactsdk.energy.share import CpuShare, cgroup_of
 from impactsdk.errors import SourceUnavailableError
 from impactsdk.protocols import Clock

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from impactsdk import semconv
 from impactsdk.export.spans import attributes_of
 from impactsdk.model import Measurement
-from impactsdk.region import LONGEST_NAME, Host, Region, Spec, current_region, deeper
+from impactsdk.region import LONGEST_NAME, Host, Region, Spec, current_region, deeper, new_region
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -111,6 +111,8 @@ class HoldingProcessor(_Base):
             if recorder is session and not session.dead:
                 self._hold(region)
                 recorder.append(region)
+                if recorder.attention:
+                    recorder.attend()
                 return
         except Exception as error:  # noqa: BLE001
             self._complain(error)
@@ -172,7 +174,7 @@ class HoldingProcessor(_Base):
             known.holders.append(self)
             self._open[context.span_id] = known
             return
-        region = _Foreign(self._spec(span.name, None))
+        region = new_region(_Foreign, self._spec(span.name, None))
         region.recorder, region.holders, region.exit_ns = session, [self], None
         above = session.spans.get(span.parent.span_id) if span.parent is not None else None
         region.parent = deeper(_of(current_region(), session), _of(above, session))
@@ -306,7 +308,7 @@ def _credit_tokens(region: Any, tokens: float) -> None:
     if region.spec.unit is None:
         old = region.spec
         region.spec = Spec(old.host, old.name, "token", old.count, old.attributes, old.span)
-    region.units = getattr(region, "units", 0.0) + tokens
+    region.units = (region.units or 0.0) + tokens
 
 
 def _with(span: ReadableSpan, more: Mapping[str, Any]) -> ReadableSpan:

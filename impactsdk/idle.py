@@ -43,7 +43,7 @@ class OffSession(Recorder):
             quality="absent",
             coverage=0.0,
             unit=region.unit,
-            units=getattr(region, "units", None),
+            units=region.units,
         )
 
 

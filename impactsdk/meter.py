@@ -21,7 +21,7 @@ from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.region import Spec
 from impactsdk.settings import Settings
 from impactsdk.terminal import say
-from impactsdk.wrap import Measured, SyncedBlock, Unnamed, checked_spec
+from impactsdk.wrap import Measured, MeasuredSpan, block, checked_spec
 
 if TYPE_CHECKING:
     from opentelemetry import metrics, trace
@@ -37,7 +37,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 _MOST_SPECS = 2_000
-_new = object.__new__
 
 
 def installed_version() -> str:
@@ -143,7 +142,7 @@ class Meter:
     def measured(
         self,
         name: Any = None,
-        *,
+        _: None = None,
         unit: str | None = None,
         count: Callable[[Any], float] | None = None,
         attributes: Mapping[str, Any] | None = None,
@@ -171,26 +170,34 @@ class Meter:
         Raises:
             ConfigurationError: The name is empty, huge or not text, or another argument is not usable.
         """
+        # To callers all but the name are keywords, as the overloads say. Python looks up the default of each keyword-only
+        # parameter that is left out, at a tenth of what a region may cost: so here are none, and ``_`` takes what comes second.
+        if _ is not None:
+            raise TypeError(f"measured() takes one argument without a keyword, its name; what is {_!r}?")
         if count is None and attributes is None and sync is False:
             # Most calls are the same call again, in an inner loop: then this look-up is all that they pay here.
+            region: Any
             try:
-                spec = (self._span_specs if span is True else self._ledger_specs).get(name)
-            except TypeError:  # not hashable, hence not usable; the check below says so
-                spec = None
-            if spec is not None and spec.unit == unit and spec.span is span:
-                region = _new(Measured)  # without the call of __init__, which would cost as much as the rest
-                region.spec = spec
-                region.recorder = None
-                return region
+                if span is False:
+                    spec = self._ledger_specs[name]
+                    region = Measured()
+                else:
+                    spec = self._span_specs[name if span is True else None]  # None is no key
+                    region = MeasuredSpan()
+            except (KeyError, TypeError):  # new, or nothing that can be used; the check below says so
+                pass
+            else:
+                if spec.unit is unit or spec.unit == unit:
+                    region.spec = spec
+                    region.recorder = region.units = None
+                    return region
         if callable(name) or isinstance(name, staticmethod | classmethod):
-            return Measured(checked_spec(self, None, unit, count, attributes, span, sync))(name)
+            return block(checked_spec(self, None, unit, count, attributes, span, sync))(name)
         spec = checked_spec(self, name, unit, count, attributes, span, sync)
         specs = self._span_specs if span else self._ledger_specs
         if count is None and attributes is None and not sync and spec.name and len(specs) < _MOST_SPECS:
             specs[spec.name] = spec
-        if not spec.name:
-            return Unnamed(spec)
-        return SyncedBlock(spec) if sync else Measured(spec)
+        return block(spec)
 
     def track(
         self, iterable: Iterable[T], *, name: str = "track", unit: str | None = None, total: int | None = None
@@ -351,7 +358,7 @@ class Meter:
 
 def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
     for item in iterable:
-        with Measured(spec) as region:
+        with block(spec) as region:
             if spec.unit is not None:
                 region.add_units(1)
             yield item

@@ -43,7 +43,9 @@ class EnergySource(Protocol):
     """A device, or a family of devices, that can say how many joules it has used.
 
     One that also has ``utilization() -> Mapping[str, float]`` is asked once a second how busy each channel's device is, 0 to 1.
-    All methods are called from one background thread. A source whose device only knows watts integrates them itself.
+    All methods are called from one background thread. A source whose device only knows watts integrates them itself; one whose
+    device counts joules between the readings may say so with ``counts = True``, and is read less often while nothing begins
+    or ends. (Where a channel's tick is not declared, that is taken for granted.)
     """
 
     name: str

@@ -11,19 +11,16 @@ import threading
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from opentelemetry import context as otel_context
-from opentelemetry.trace import Span, Status, StatusCode, get_current_span, set_span_in_context
+from opentelemetry.trace import get_current_span
 
-from impactsdk.energy.entry import Entry
 from impactsdk.errors import ConfigurationError, RegionError
 from impactsdk.model import Measurement
-from impactsdk.semconv import ERROR_TYPE
 
 if TYPE_CHECKING:
-    from opentelemetry.context import Context
-    from opentelemetry.trace import Tracer
+    from opentelemetry.trace import Span, Tracer
+
 
 __all__ = [
     "LONGEST_NAME",
@@ -38,9 +35,12 @@ __all__ = [
     "deeper",
     "innermost",
     "leave",
+    "new_region",
     "open_ancestor",
+    "parent_of",
 ]
 
+_R = TypeVar("_R", bound="Region")
 PAUSE, RESUME = "pause", "resume"
 LONGEST_NAME = 256
 _MOST_UNITS = 1e300
@@ -110,23 +110,25 @@ class Spec:
         return Spec, (self.host, self.name, self.unit, self.count, self.attributes, self.span, self.sync)
 
 
-class Region(Entry):
-    """One region that was entered: what ``with measured(...) as m`` gives."""
+class Region:
+    """One region that was entered: what ``with measured(...) as m`` gives.
+
+    Small, since an inner loop makes many before the next reading: what the ledger knows of it is its :attr:`entry`, made in the
+    sampler's thread.
+    """
 
     __slots__ = (
         "clones",
         "enter_ns",
+        "entry",
         "exit_ns",
         "interrupted",
         "measurement",
-        "otel_token",
         "own_token",
+        "parent",
         "recorder",
-        "seen",
         "settled",
-        "span",
         "spec",
-        "start_unix_ns",
         "synced",
         "token",
         "units",
@@ -135,25 +137,25 @@ class Region(Entry):
 
     spec: Spec
     recorder: Recorder | None
-    span: Span | None
+    parent: Region | None
+    """The region that this one is part of; fixed for good."""
+    entry: Any
+    """Its :class:`~impactsdk.energy.entry.Entry`: missing until the sampler's thread has seen it, ``None`` until it is settled
+    when it began."""
+    span: Span | None = None
+    """Only a :class:`~impactsdk.spanned.SpanRegion` has one."""
     enter_ns: int
     exit_ns: int | None
-    start_unix_ns: int
     synced: bool
-    units: float
+    units: float | None
+    """Functional units added so far; ``None`` if none were."""
     clones: list[Region]
     token: Token[Region | None] | None
     own_token: Token[Region | None] | None
-    otel_token: Token[Context] | None
     interrupted: bool
-    seen: bool
     settled: bool
     waiter: threading.Event | None
     measurement: Measurement | None
-
-    def __init__(self, spec: Spec) -> None:
-        self.spec = spec
-        self.recorder = None
 
     @property
     def name(self) -> str:
@@ -177,7 +179,7 @@ class Region(Entry):
         kind = units.__class__
         if not ((kind is int or kind is float) and 0 <= units <= _MOST_UNITS):
             units = checked_units(units)
-        self.units = getattr(self, "units", 0.0) + units
+        self.units = (self.units or 0.0) + units
 
     def result(self, timeout_s: float = 5.0) -> Measurement:
         """What the region cost. Waits for the reading that covers its end, usually less than 125 ms.
@@ -197,8 +199,7 @@ class Region(Entry):
     def __enter__(self) -> Region:
         if self.recorder is not None:
             return self._again()
-        spec = self.spec
-        host = spec.host
+        host = self.spec.host
         session: Any = host.session
         if session is None:
             session = host.begin()
@@ -212,8 +213,6 @@ class Region(Entry):
             parent = _among_spans(parent, session)
         self.parent = parent
         self.exit_ns = None
-        if spec.span:
-            self._start_span(session)
         # Bound to names first: until 3.12 a call of something that lies in a slot is looked up anew each time.
         now_ns, append = session.now_ns, session.append
         self.enter_ns = now_ns()
@@ -226,74 +225,61 @@ class Region(Entry):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         session: Any = self.recorder
         if session is None:
-            raise RegionError(f"{self.name!r} was never entered: it cannot be left")
+            raise self._never_entered()
+        token = self.token
+        if token is None:
+            self._leave_again(error)
+            return
         now_ns = session.now_ns
         at_ns = now_ns()
-        if self.spec.span:
-            self._leave_span(at_ns, error)
-            return
         try:
-            _reset(self.token)  # type: ignore[arg-type]
-        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
+            _reset(token)
+        except (ValueError, RuntimeError):  # another context, or left before
             self._leave_oddly(at_ns, error)
             return
+        self.token = None  # let go of it now: one object less per region for the garbage collector to look at
         self.exit_ns = at_ns
         append = session.append
         append(self)
-
-    def _leave_span(self, at_ns: int, error: BaseException | None) -> None:
-        try:
-            if _get() is not self:  # left before a span inside it, or one of those below
-                raise ValueError
-            _reset(self.token)  # type: ignore[arg-type]
-        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
-            self._leave_oddly(at_ns, error)
-            return
-        self.exit_ns = at_ns
-        assert self.recorder is not None
-        self.recorder.append(self)
-        if self.span is not None:
-            self.leave_context(error)
-
-    def _start_span(self, session: Recorder) -> None:
-        self.start_unix_ns = unix_ns = session.unix_ns()
-        self.span = None
-        if session.tracer is None:
-            return
-        try:
-            spec = self.spec
-            span = session.tracer.start_span(spec.name, attributes=spec.attributes, start_time=unix_ns)
-            self.otel_token = otel_context.attach(set_span_in_context(span))
-            self.span = span
-            if session.spans is not None:
-                session.spans[span.get_span_context().span_id] = self
-        except Exception as error:  # noqa: BLE001 - a failing tracer must not reach the measured code
-            session.complain("tracer", f"the tracer could not start a span ({error!r}); energy is still counted in the totals")
+        if session.attention:
+            session.attend()
 
     def leave_context(self, error: BaseException | None) -> None:
-        """The span leaves the context now; it is ended once its energy is known."""
-        token, self.otel_token = self.otel_token, None
-        if self.recorder.spans is not None:  # type: ignore[union-attr]
-            self.recorder.spans.pop(self.span.get_span_context().span_id, None)  # type: ignore[union-attr]
-        if token is not None:
-            # Only after ours has shown that the context is the right one: OpenTelemetry logs an error where it is not.
-            otel_context.detach(token)
-        if error is not None:
-            _note_error(self, error)
+        """Its span leaves the context, if it has one."""
+
+    def note_error(self, error: BaseException) -> None:
+        """Put on its span, if it has one, what the block ended with."""
+
+    def _never_entered(self) -> RegionError:
+        return RegionError(f"{self.name!r} was never entered: it cannot be left")
 
     # --- blocks entered more than once, left in another order, or in another context ---------------------------------------
 
     def _again(self) -> Region:
         """One block object entered once more: each entering is a region of its own, and this object finds the right one."""
-        if not hasattr(self, "clones"):
-            self.clones = []
+        try:
+            clones = self.clones
+        except AttributeError:
+            clones = self.clones = []
             self.own_token, self.token = self.token, None
         clone = self._clone()
-        self.clones.append(clone)
+        clones.append(clone)
         return clone.__enter__()
 
     def _clone(self) -> Region:
-        return Region(self.spec)
+        clone = Region()
+        clone.spec = self.spec
+        clone.recorder = clone.units = None
+        return clone
+
+    def _leave_again(self, error: BaseException | None) -> None:
+        """Left before, or entered more than once: then it is mostly the innermost region that is meant."""
+        region, clones = _get(), getattr(self, "clones", None)
+        if clones and region in clones:
+            clones.remove(region)
+            region.__exit__(None, error, None)  # type: ignore[union-attr]
+        elif self.recorder is not None:
+            self._leave_oddly(self.recorder.now_ns(), error)
 
     def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
         clones: list[Region] = getattr(self, "clones", [])
@@ -302,7 +288,7 @@ class Region(Entry):
         region = _get()
         while region is not None and region not in mine:
             inside.append(region)
-            region = region.parent  # type: ignore[assignment]
+            region = region.parent
         if region is None:
             if not mine:
                 return
@@ -312,19 +298,23 @@ class Region(Entry):
         region.exit_ns = at_ns
         with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
             _reset(region._own_token)  # type: ignore[arg-type]
-            if region.has_span:
-                region.leave_context(None)
-            for other in inside:  # still open, but out of the context: when they are left they must not bring this one back
-                other.otel_token = other.token = other.own_token = None
+            region.leave_context(None)
+            for other in inside:
+                other._out_of_place()
         recorder: Any = region.recorder
         recorder.append(region)
-        if error is not None and region.has_span:
-            _note_error(region, error)
+        if error is not None:
+            region.note_error(error)
+
+    def _out_of_place(self) -> None:
+        """Still open, but out of the context: when it is left it must not bring back what is around it."""
+        self.token = self.own_token = None
 
     def forget(self) -> None:
         """Once it is settled: let go of the regions around it, so that tasks that each begin the next make no endless chain."""
         if not getattr(self, "interrupted", False):  # else its block is still to be left
             self.token = None
+        self.entry.parent = self.entry.owner = None
         if self.parent is not None:
             self.parent = open_ancestor(self.parent, self.recorder)  # type: ignore[arg-type]
 
@@ -332,10 +322,13 @@ class Region(Entry):
     def _own_token(self) -> Token[Region | None] | None:
         return self.own_token if hasattr(self, "clones") else self.token
 
-    @property
-    def has_span(self) -> bool:
-        """Whether a span was started for it."""
-        return self.spec.span and self.span is not None
+
+def new_region(kind: type[_R], spec: Spec) -> _R:
+    """A region to be entered."""
+    region = kind()
+    region.spec = spec
+    region.recorder = region.units = None
+    return region
 
 
 innermost: ContextVar[Region | None] = ContextVar("impactsdk_region", default=None)
@@ -357,15 +350,23 @@ def current_region() -> Region | None:
     """The innermost open region of this context, whichever meter it belongs to."""
     region = _get()
     while region is not None and (region.exit_ns is not None or region.recorder.dead):  # type: ignore[union-attr]
-        region = region.parent  # type: ignore[assignment]
+        region = region.parent
     return region
 
 
 def open_ancestor(region: Region | None, recorder: Recorder) -> Region | None:
     """The innermost region that is still open and belongs to this session (not to another meter, nor to the parent process)."""
     while region is not None and (region.exit_ns is not None or region.recorder is not recorder):
-        region = region.parent  # type: ignore[assignment]
+        region = region.parent
     return region
+
+
+def parent_of(recorder: Recorder) -> Region | None:
+    """The region that one which begins here and now is part of."""
+    parent = _get()
+    if parent is not None and (parent.recorder is not recorder or parent.exit_ns is not None):
+        parent = open_ancestor(parent, recorder)
+    return parent if recorder.spans is None else _among_spans(parent, recorder)
 
 
 def _among_spans(parent: Region | None, recorder: Recorder) -> Region | None:
@@ -392,16 +393,3 @@ def leave(region: Region, error: BaseException | None = None) -> None:
     """Close a region that a decorator opened."""
     if region.exit_ns is None:
         region.__exit__(None, error, None)
-
-
-def _note_error(region: Region, error: BaseException) -> None:
-    span, recorder = region.span, region.recorder
-    assert span is not None
-    assert recorder is not None
-    try:
-        span.set_attribute(ERROR_TYPE, type(error).__qualname__)
-        if isinstance(error, Exception) and span.is_recording():
-            span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-            span.record_exception(error)
-    except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
-        recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")

@@ -21,7 +21,8 @@ from impactsdk.accounts import Accounts
 from impactsdk.books import Books
 from impactsdk.devices import Devices
 from impactsdk.discovery import factor_providers, place_for
-from impactsdk.energy.sampler import Probe, Sampler
+from impactsdk.energy.probe import Probe
+from impactsdk.energy.sampler import Sampler
 from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError
 from impactsdk.export.metrics import instruments_on
 from impactsdk.export.providers import came_late, resolve
@@ -98,7 +99,7 @@ class Session(Recorder):
             before_round=self._devices.begin_round,
             settle=self._settle,
             busy=self._busy,
-            waiting=lambda: bool(self.events or self._books.pending),
+            waiting=lambda: self._books.waiting,
             took=self._devices.divide,
             end=self._end,
             sleeping=self._note_sleep,
@@ -186,7 +187,7 @@ class Session(Recorder):
         while not self._settled(until_ns):
             self._sampler.hurry()
             self._look_after()
-            if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not (self.events or self._books.pending):
+            if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not self._books.waiting:
                 break  # a fake clock stands still: no reading will come that says more
             if time.monotonic() - begun >= timeout_s or self._sampler.ended.is_set():
                 return False
@@ -319,25 +320,25 @@ class Session(Recorder):
                 if self._outputs.journal is not None:
                     self._outputs.journal.tick(self.snapshot())
             self._crowded = self.attention = len(self.events) > _CROWD
-            return len(self._books.pending)
+            return self._books.pending
 
     def _finish(self, region: Region) -> None:
         """A region's energy is known: account for it, end its span, tell whoever waits."""
         hand_on = getattr(region, "hand_on", None)
         try:
             self.accounts.finish(region)
-            span = region.span if region.spec.span else None
+            span = region.span
             if span is not None or self._listeners or hand_on is not None:
                 region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
             if span is not None:
                 assert region.exit_ns is not None
-                end_unix_ns = region.start_unix_ns + region.exit_ns - region.enter_ns
+                end_unix_ns = measurement.start_unix_ns + region.exit_ns - region.enter_ns
                 end_span(span, measurement, end_unix_ns, interrupted=getattr(region, "interrupted", False))
                 if self._outputs.journal is not None:
                     self._outputs.journal.add(span)
             if self._instruments and (energy_j := self.accounts.energy_j(region)) is not None:
                 for instruments in self._instruments:
-                    instruments.record(region.tally.name, energy_j, span)
+                    instruments.record(region.entry.tally.name, energy_j, span)
             for listener in tuple(self._listeners):
                 listener(measurement)
         except Exception as error:  # noqa: BLE001 - an exporter of somebody else's, or a mistake of ours

@@ -63,7 +63,8 @@ class Settings:
             ``summary``, ``console``, ``prometheus``.
         directory: Where the journal is written.
         boundary: ``process``, ``cgroup`` or ``machine``.
-        interval_s: The longest time between two readings while a region is open, seconds.
+        interval_s: The longest time between two readings while regions begin and end, seconds. Once none has for a second,
+            devices that count by themselves are read every 0.4 s (or this, if it is longer) until one does.
         sources: Names or objects; ``None`` for detection.
         region: Where the machine stands: a country (``FR``), a US state (``US-CA``), an eGRID code or a cloud region
             (``aws:eu-west-3``). Default: what the OpenTelemetry resource or the cloud's own variables say, else unknown.

@@ -8,6 +8,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.trace import set_span_in_context
 
 from impactsdk.region import PAUSE, RESUME, Region, innermost, open_ancestor
+from impactsdk.spanned import SpanRegion
 
 __all__ = ["pause", "resume"]
 
@@ -21,8 +22,7 @@ def pause(region: Region) -> Region:
     recorder.append((recorder.now_ns(), PAUSE, region, leaf, None))
     try:
         innermost.reset(region.token)  # type: ignore[arg-type]
-        if region.has_span:
-            region.leave_context(None)
+        region.leave_context(None)
     except (ValueError, RuntimeError):
         pass  # stepped in one context and paused in another: only an async generator driven by hand can
     return leaf
@@ -35,11 +35,10 @@ def resume(region: Region, leaf: Region) -> None:
     if consumer is not None and (consumer.recorder is not recorder or consumer.exit_ns is not None):
         consumer = open_ancestor(consumer, recorder)
     inside = leaf if leaf.exit_ns is None else region
-    if region.has_span:
-        span = inside.span if inside.has_span else region.span
-        region.otel_token = otel_context.attach(set_span_in_context(span))  # type: ignore[arg-type]
+    if isinstance(region, SpanRegion) and region.span is not None:
+        region.otel_token = otel_context.attach(set_span_in_context(inside.span or region.span))
         if recorder.spans is not None:
-            recorder.spans[region.span.get_span_context().span_id] = region  # type: ignore[union-attr]
+            recorder.spans[region.span.get_span_context().span_id] = region
     region.token = innermost.set(inside)
     recorder.append((recorder.now_ns(), RESUME, region, inside, consumer))
     if recorder.attention:

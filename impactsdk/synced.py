@@ -6,8 +6,9 @@ from types import TracebackType
 
 from impactsdk.barrier import wait_for_devices
 from impactsdk.region import Region
+from impactsdk.spanned import SpanRegion
 
-__all__ = ["Synced"]
+__all__ = ["Synced", "SyncedSpan"]
 
 
 class Synced(Region):
@@ -25,9 +26,6 @@ class Synced(Region):
         self._wait()
         super().__exit__(kind, error, traceback)
 
-    def _clone(self) -> Region:
-        return Region(self.spec)  # this object has waited already
-
     def _wait(self) -> bool:
         session = self.spec.host.session
         if session is not None and session.off:
@@ -38,3 +36,9 @@ class Synced(Region):
             if session is not None:
                 session.complain("sync", f"sync=True: waiting for the device failed ({error!r})")
             return False
+
+
+class SyncedSpan(Synced, SpanRegion):
+    """The same with a span."""
+
+    __slots__ = ()

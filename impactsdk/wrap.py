@@ -11,11 +11,12 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk.errors import ConfigurationError
-from impactsdk.region import LONGEST_NAME, Host, Region, Spec, checked_units, leave
+from impactsdk.region import LONGEST_NAME, Host, Region, Spec, leave, new_region
+from impactsdk.spanned import SpanRegion
 from impactsdk.stepping import pause, resume
-from impactsdk.synced import Synced
+from impactsdk.synced import Synced, SyncedSpan
 
-__all__ = ["Measured", "SyncedBlock", "Unnamed", "checked_spec"]
+__all__ = ["Measured", "MeasuredSpan", "block", "checked_spec"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,19 +102,47 @@ class Measured(Region):
         return _plain(spec, function)
 
 
-class SyncedBlock(Synced, Measured):
-    """The same for ``sync=True``."""
+class MeasuredSpan(Measured, SpanRegion):
+    """The same with a span."""
 
     __slots__ = ()
 
 
-class Unnamed(Measured):
+class _SyncedBlock(Synced, Measured):
+    __slots__ = ()
+
+
+class _SyncedSpanBlock(SyncedSpan, MeasuredSpan):
+    __slots__ = ()
+
+
+class _Unnamed(Measured):
     """``measured()`` without a name: a decorator takes that of the function; a block has none to take."""
 
     __slots__ = ()
 
     def __enter__(self) -> Region:
         raise ConfigurationError("a block needs a name: with measured('epoch')")
+
+
+# What is made for a call of a decorated function and for a block, by (span, sync).
+_CALLS: dict[tuple[bool, bool], type[Region]] = {
+    (False, False): Region,
+    (True, False): SpanRegion,
+    (False, True): Synced,
+    (True, True): SyncedSpan,
+}
+_BLOCKS: dict[tuple[bool, bool], type[Measured]] = {
+    (False, False): Measured,
+    (True, False): MeasuredSpan,
+    (False, True): _SyncedBlock,
+    (True, True): _SyncedSpanBlock,
+}
+
+
+def block(spec: Spec) -> Measured:
+    """A block, or a decorator, that was told ``spec``."""
+    return new_region(_BLOCKS[spec.span, spec.sync] if spec.name else _Unnamed, spec)
 
 
 def _named(spec: Spec, function: Callable[..., Any]) -> Spec:
@@ -131,7 +160,7 @@ def _open(spec: Spec) -> Region | None:
         session = spec.host.begin()
     if session.off:
         return None
-    return Synced(spec) if spec.sync else Region(spec)
+    return new_region(_CALLS[spec.span, spec.sync], spec)
 
 
 def _count(region: Region, result: object) -> None:
@@ -140,15 +169,15 @@ def _count(region: Region, result: object) -> None:
     if count is None:
         return
     try:
-        region.units = getattr(region, "units", 0.0) + checked_units(count(result))
+        region.add_units(count(result))
     except Exception as error:  # noqa: BLE001 - the measured function has already returned: its result must get out
         assert region.recorder is not None
         region.recorder.complain(f"count:{region.name}", f"count= of {region.name!r} failed ({error!r}); its units are unknown")
 
 
 def _plain(spec: Spec, function: Callable[P, R]) -> Callable[P, R]:
-    host, count, new = spec.host, spec.count, object.__new__
-    kind = Synced if spec.sync else Region
+    host, count = spec.host, spec.count
+    kind = _CALLS[spec.span, spec.sync]
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -157,13 +186,19 @@ def _plain(spec: Spec, function: Callable[P, R]) -> Callable[P, R]:
             session = host.begin()
         if session.off:
             return function(*args, **kwargs)
-        region = new(kind)  # without the call of __init__, which would cost as much as the rest
-        region.spec, region.recorder = spec, None
-        with region:
+        region = kind()
+        region.spec = spec
+        region.recorder = region.units = None
+        region.__enter__()  # and not a with statement, whose calls cost more
+        try:
             result = function(*args, **kwargs)
             if count is not None:
                 _count(region, result)
-            return result
+        except BaseException as error:
+            region.__exit__(type(error), error, error.__traceback__)
+            raise
+        region.__exit__(None, None, None)
+        return result
 
     return wrapper
 

@@ -4,25 +4,20 @@ A change of value between two readings makes a *knot*: the counter reached E at 
 is linear. From the knots alone, and the powers that the device cannot leave, each point has an interval that always holds;
 nothing in it rests on the estimate of the tick. Everything here is pure: time comes in with the readings.
 
-The time that the tick estimate predicts only places a knot *within* its certain window (a phase-locked loop), which brings
-the error near that of exact tick times when the counter is read four times a tick.
+When the counter was refreshed, within the certain window, :mod:`impactsdk.energy.tick` estimates.
 """
 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from impactsdk.energy.tick import Tick
 from impactsdk.model import Channel
 
 __all__ = ["SILENCE_NS", "Curve", "Knot"]
 
 _NEVER_NS = -(1 << 62)
-_FAST_NS = 10_000_000
-"""A counter that has changed at each of many readings this far apart ticks at least this fast."""
-_FAST_RUN = 30
 _STALL_NS = 500_000_000
 """How long a counter whose tick is unknown may stand still before F is taken as flat."""
 SILENCE_NS = 1_000_000_000
@@ -66,11 +61,7 @@ class Curve:
         self.knots: list[Knot] = []
         self.lost_readings = 0
         self.silence_ns = SILENCE_NS
-        self._declared_ns = None if channel.tick_s is None else round(channel.tick_s * 1e9)
-        self._tick_ns: float | None = self._declared_ns
-        self._gaps: deque[int] = deque(maxlen=16)
-        self._changes_in_a_row = 0
-        self._in_phase = True
+        self._tick = Tick(None if channel.tick_s is None else round(channel.tick_s * 1e9))
         self._last_real: Knot | None = None
         self._previous_j = 0.0  # F at the last real knot but one
         self._raw_j = 0.0  # the counter at the last accepted reading
@@ -119,14 +110,14 @@ class Curve:
             return self._restart(energy_j, before_ns, after_ns, low_j, high_j)
         self._suspect = None
         self._read_ns = before_ns
-        if step_j == 0 and self._declared_ns is None:
+        if step_j == 0 and self._tick.declared_ns is None:
             self._seen_ns = before_ns
-            self._changes_in_a_row = 0
+            self._tick.still()
             return None
         return self._knot(step_j, energy_j, before_ns, after_ns, low_j, high_j)
 
     def _begin(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
-        lo_ns = _NEVER_NS if self._declared_ns is None else before_ns - self._declared_ns
+        lo_ns = _NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, first=True, failed=True, lost=True)
         if math.isfinite(self._max_w):
             knot.lost_j = self._max_w * (knot.hi_ns - knot.at_ns) * 1e-9
@@ -138,7 +129,7 @@ class Curve:
         assert last is not None
         at_ns = max(previous.at_ns + 1, (before_ns + after_ns) // 2)
         # As at the beginning: the value may have been reached long before it was first seen.
-        lo_ns = _NEVER_NS if self._declared_ns is None else before_ns - self._declared_ns
+        lo_ns = _NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
         since_ns = last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns
         knot.lost_j = self._max_w * (knot.hi_ns - since_ns) * 1e-9
@@ -151,7 +142,7 @@ class Curve:
     ) -> Knot:
         last = self._last_real
         assert last is not None
-        lo_ns, at_ns = self._place(before_ns, after_ns)
+        lo_ns, at_ns = self._tick.place(self._seen_ns, before_ns, after_ns, begun=last.lo_ns > _NEVER_NS)
         at_ns = max(at_ns, self.knots[-1].at_ns + 1)
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), last.energy_j + step_j, failed=self._failing)
         pseudo = self.knots[-1]
@@ -194,58 +185,25 @@ class Curve:
         if step_j < 0:
             return False
         most_w = min(4 * self._max_w, _ABSURD_W)
-        tick_ns = self._tick_ns if self._tick_ns is not None else 200_000_000
+        tick_ns = self.tick_ns if self.tick_ns is not None else 200_000_000
         return step_j <= most_w * (elapsed_ns + tick_ns) * 1e-9 + 2 * self.channel.resolution_j + 1e-9
-
-    # --- the tick -------------------------------------------------------------------------------------------------
-
-    def _place(self, before_ns: int, after_ns: int) -> tuple[int, int]:
-        """The certain window's lower end and the best estimate of the instant, for the value that this reading showed."""
-        if self._declared_ns is not None:
-            # Also for a value that has changed since the last reading: one that is a mean over the tick changes at each
-            # reading, and yet may tell of an instant before the last one.
-            return before_ns - self._declared_ns, (before_ns + after_ns - self._declared_ns) // 2
-        lo_ns, hi_ns = self._seen_ns, after_ns
-        self._changes_in_a_row += 1
-        last = self._last_real
-        assert last is not None
-        if self._changes_in_a_row >= _FAST_RUN and (self._tick_ns or math.inf) <= 1.6 * _FAST_NS:
-            self._tick_ns = _FAST_NS
-            return lo_ns, max((lo_ns + hi_ns) // 2, hi_ns - _FAST_NS // 2)
-        middle_ns, window_ns = (lo_ns + hi_ns) // 2, hi_ns - lo_ns
-        if window_ns > (self._tick_ns or 200_000_000):  # read late, as after idling: the last tick is a fresh one
-            self._in_phase = False
-            return lo_ns, hi_ns - round(min(window_ns, self._tick_ns or 50_000_000) / 2)
-        if not self._in_phase or last.lo_ns == _NEVER_NS:
-            self._in_phase = last.lo_ns != _NEVER_NS
-            return lo_ns, middle_ns
-        at_ns = middle_ns
-        if self._tick_ns is not None:
-            ticks = max(1, round((middle_ns - last.at_ns) / self._tick_ns))
-            at_ns = min(max(round(last.at_ns + ticks * self._tick_ns), lo_ns + 1), hi_ns)
-            # A slow loop: one knot's window says little about the period, sixteen say much.
-            self._tick_ns += 0.1 * ((at_ns - last.at_ns) / ticks - self._tick_ns)
-        self._gaps.append(at_ns - last.at_ns)
-        if self._tick_ns is None:
-            if len(self._gaps) >= 3:
-                self._tick_ns = float(median(self._gaps))
-        elif len(self._gaps) == 16 and not 0.6 < median(self._gaps) / self._tick_ns < 1.6:
-            self._tick_ns = float(median(self._gaps))
-        return lo_ns, at_ns
 
     @property
     def tick_ns(self) -> float | None:
         """How often the counter is refreshed: declared by the source, else observed; ``None`` while unknown."""
-        return self._tick_ns
+        return self._tick.period_ns
 
-    def expects_ns(self, now_ns: int) -> int:
-        """Before when a reading would show nothing new: an eighth of a tick before the next one, as far as that is known."""
+    @property
+    def poll_s(self) -> float:
+        """How often this counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
+        return self._tick.poll_s
+
+    def expects_ns(self, now_ns: int, *, within_ns: int = 0) -> int:
+        """Before when a reading would show nothing new; with ``within_ns``, nothing that is worth a reading so soon."""
         last = self._last_real
-        if last is None or self._declared_ns is not None or self._tick_ns is None or not self._in_phase or self._failing:
+        if last is None or self._failing:
             return now_ns
-        if self._changes_in_a_row >= _FAST_RUN or now_ns - last.at_ns > 0.7 * self._tick_ns:
-            return now_ns
-        return round(last.at_ns + 0.875 * self._tick_ns)
+        return self._tick.expects_ns(last.at_ns, now_ns, within_ns=within_ns)
 
     @property
     def power_w(self) -> float | None:
@@ -254,17 +212,6 @@ class Curve:
             return None
         before, last = self.knots[-2:]
         return (last.energy_j - before.energy_j - last.late_j) / ((last.at_ns - before.at_ns) * 1e-9)
-
-    @property
-    def poll_s(self) -> float:
-        """How often this counter deserves to be read while regions are open: a quarter of its tick, 10 to 100 ms."""
-        if self._declared_ns is not None and self._declared_ns <= 4_000_000:
-            return 0.1
-        if self._tick_ns is None:
-            return 0.01
-        if self._declared_ns is None and self._tick_ns <= _FAST_NS and self._changes_in_a_row >= _FAST_RUN:
-            return 0.1
-        return min(max(self._tick_ns * 1e-9 / 4, 0.01), 0.1)
 
     # --- what goes out --------------------------------------------------------------------------------------------
 
@@ -282,7 +229,7 @@ class Curve:
             last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns, self.knots[-1].at_ns if not self.knots[-1].real else 0
         )
         settled_ns = min(settled_ns, self.knots[-1].at_ns)
-        patience_ns = _STALL_NS if self._tick_ns is None else max(150_000_000, round(2.5 * self._tick_ns))
+        patience_ns = _STALL_NS if self.tick_ns is None else max(150_000_000, round(2.5 * self.tick_ns))
         if now_ns - self._read_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
         if self._read_ns - last.hi_ns > patience_ns or (final and self._read_ns > settled_ns):
@@ -324,10 +271,3 @@ class Curve:
         while unneeded + 4 < len(self.knots) and self.knots[unneeded + 3].at_ns < before_ns:
             unneeded += 1
         del self.knots[:unneeded]
-
-
-def median(values: Sequence[int]) -> float:
-    """The middle value. Not the library's, whose import would take longer than that of this package."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    return float(ordered[middle]) if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from impactsdk.energy.vector import EXTRAS, HIGH, LOW
 
@@ -28,7 +28,7 @@ class Tally:
 
 
 class Entry:
-    """One region as the ledger sees it. The caller's thread only sets ``parent`` and ``tally``."""
+    """One region as the ledger sees it. Whoever makes it sets ``parent`` and ``tally``."""
 
     __slots__ = (
         "active",
@@ -51,6 +51,7 @@ class Entry:
         "on_segment",
         "on_tau",
         "open",
+        "owner",
         "parent",
         "start_drift",
         "start_ns",
@@ -62,6 +63,8 @@ class Entry:
         "touched",
     )
 
+    owner: Any
+    """What it is the entry of."""
     parent: Entry | None
     """The region that this one is part of; fixed for good."""
     occludes: Entry | None

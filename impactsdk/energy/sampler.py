@@ -7,22 +7,18 @@ It never holds up a caller. A source that hangs holds up only its own thread: wh
 from __future__ import annotations
 
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from types import GeneratorType
 from typing import TypeVar
 
-from impactsdk.energy.curve import SILENCE_NS, Curve, Knot
-from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableError
-from impactsdk.model import Channel, Reading
-from impactsdk.protocols import Clock, EnergySource
+from impactsdk.energy.curve import Curve, Knot
+from impactsdk.energy.probe import IDLE_S, Probe
+from impactsdk.protocols import Clock
 
-__all__ = ["Probe", "Sampler"]
+__all__ = ["Sampler"]
 
-_IDLE_S = 10.0
 _TOGETHER_NS = 3_000_000
 """What is due so soon is read in the same round: a wake costs more than a reading."""
 _ALONG = 0.45
@@ -32,155 +28,12 @@ _GRACE = 0.1
 _SETTLE_NS = 500_000_000
 """While nothing ends there is nothing to settle; the totals are brought up to date this often all the same."""
 _LINGER_NS = 1_000_000_000
+_QUIET_NS = 1_000_000_000
+"""Once nothing has begun or ended for so long, devices that count by themselves are read less often, until something does."""
 _HANG_NS = 2_000_000_000
-_SECOND_NS = 1_000_000_000
 _BACKLOG = 2_000
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-_Warn = Callable[[str, str], None]
-
-
-class Probe:
-    """One source at work: its curves, when it is due, and how it has been behaving."""
-
-    def __init__(self, source: EnergySource, clock: Clock, warn: _Warn, interval_s: float) -> None:
-        self.source, self.clock = source, clock
-        self.name = str(getattr(source, "name", type(source).__name__))
-        self.curves: dict[str, Curve] = {}
-        self.samples = 0
-        self.utilization: dict[str, float] = {}
-        """How busy each device was, 0 to 1, where the source can say."""
-        self._utilization_ns = 0
-        self.immediate = False
-        """Whether a reading now settles everything up to now: all its counters are finer than the time between readings."""
-        self.dead = False
-        self.hung = False
-        self.due_ns = 0
-        self._warn = warn
-        self._interval_s = interval_s
-        self._failures = 0
-        self._opened = False
-
-    def open(self) -> None:
-        """Find the channels.
-
-        Raises:
-            SourceUnavailableError: As the source says; or it failed in another way, which is put in these words.
-        """
-        try:
-            channels = list(self.source.open(self.clock))
-            for channel in channels:
-                if not isinstance(channel, Channel):
-                    raise TypeError(f"open() must return impactsdk.model.Channel objects, not {type(channel).__name__}")
-                self.curves[channel.id] = Curve(channel)
-                self.curves[channel.id].silence_ns = max(SILENCE_NS, round(3e9 * self._interval_s))
-        except SourceUnavailableError:
-            raise
-        except BaseException as error:  # even an exit: it is our thread, not the user's, that would end
-            raise SourceUnavailableError(f"{self.name} could not be opened: {_said(error)}") from error
-        ticks_s = [curve.channel.tick_s for curve in self.curves.values()]
-        self.immediate = all(tick_s is not None and tick_s <= 0.004 for tick_s in ticks_s)
-        self._opened = True
-
-    @property
-    def period_s(self) -> float:
-        """How often it deserves to be read while regions are open."""
-        if self._failures:
-            return float(min(self._interval_s * 2 ** min(self._failures, 6), _IDLE_S))
-        return min([curve.poll_s for curve in self.curves.values()] + [self._interval_s])
-
-    def poll(self, took: Callable[[Curve, Knot | None], None], wanted: Callable[[], bool]) -> None:
-        """Read all channels once into their curves; a failure is a gap. Stops quietly when it is not ``wanted`` any more."""
-        now_ns = self.clock.now_ns
-        silent = dict(self.curves)
-        problem = ""
-        begun_ns = before_ns = now_ns()
-        try:
-            readings = self.source.read()
-            lazily = type(readings) is GeneratorType
-            for reading in readings:
-                after_ns = now_ns()
-                if not wanted():
-                    return
-                curve = silent.pop(getattr(reading, "channel_id", ""), None)
-                if not isinstance(reading, Reading) or curve is None:
-                    problem = problem or f"read() gave {reading!r}, which is no reading of one of its channels"
-                    continue
-                lost = curve.lost_readings
-                low_j, high_j = _number(reading.low_j), _number(reading.high_j)
-                knot = curve.add(_number(reading.energy_j), before_ns, after_ns, low_j, high_j)
-                if curve.lost_readings > lost:
-                    problem = (
-                        problem or reading.error or f"{curve.channel.id} showed {reading.energy_j!r}, which cannot be true"
-                    )
-                took(curve, knot)
-                before_ns = after_ns if lazily else begun_ns
-        except SourceFailedError as error:
-            problem, self.dead = f"{_said(error)}; its energy is unknown from here on", True
-        except BaseException as error:  # noqa: BLE001 - whatever a device does, the measured code must not notice
-            problem = _said(error)
-        if not wanted():
-            return
-        at_ns = now_ns()
-        for curve in silent.values():
-            curve.add(None, at_ns, at_ns)
-            problem = problem or f"{curve.channel.id} did not answer"
-        self.samples += 1
-        self._failures = self._failures + 1 if problem and len(silent) == len(self.curves) else 0
-        if problem:
-            self._warn(f"read:{self.name}", f"{self.name}: {problem}; spans over the gap are marked partial")
-        done_ns = now_ns()
-        self.due_ns = done_ns + round(self.period_s * 1e9)
-        if not self._failures:
-            expected_ns = min((curve.expects_ns(done_ns) for curve in self.curves.values()), default=0)
-            self.due_ns = max(self.due_ns, min(expected_ns, done_ns + round(self._interval_s * 1e9)))
-        if self.dead:
-            self.close()
-        elif done_ns >= self._utilization_ns:
-            self._utilization_ns = done_ns + _SECOND_NS
-            self._look_at_utilization()
-
-    def _look_at_utilization(self) -> None:
-        ask = getattr(self.source, "utilization", None)
-        if ask is not None:
-            try:
-                self.utilization = {name: float(part) for name, part in ask().items() if 0.0 <= part <= 1.0}
-            except Exception:  # noqa: BLE001 - beside the point: energy is what has to be right
-                self.utilization = {}
-
-    def give_up(self) -> None:
-        """It hangs: leave a gap and do not touch it until the call has returned."""
-        self.hung = True
-        at_ns = self.clock.now_ns()
-        for curve in self.curves.values():
-            curve.add(None, at_ns, at_ns)
-
-    def close(self) -> None:
-        """Let go of the device; whatever that raises is of no use to anybody."""
-        if self._opened:
-            self._opened = False
-            try:
-                self.source.close()
-            except Exception as error:  # noqa: BLE001
-                self._warn(f"close:{self.name}", f"{self.name} could not be closed: {_said(error)}")
-
-
-def _number(value: object) -> float | None:
-    """What a source gave as a number; not a number if it is none."""
-    if value is None or isinstance(value, str | bytes):
-        return None if value is None else math.nan
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
-
-
-def _said(error: BaseException) -> str:
-    """An error in a few words: its message, with its type where that is not one of ours."""
-    words = str(error).strip()
-    if isinstance(error, ImpactError):
-        return words or type(error).__name__
-    return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 class Sampler:
@@ -211,7 +64,7 @@ class Sampler:
         before_round: Callable[[], None],
         end: Callable[[], None],
         sleeping: Callable[[bool], None],
-        idle_s: float = _IDLE_S,
+        idle_s: float = IDLE_S,
     ) -> None:
         self.clock = clock
         self.probes: Sequence[Probe] = ()
@@ -227,7 +80,7 @@ class Sampler:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._calling: tuple[Probe | None, int] | None = None
-        self._busy_ns = clock.now_ns()
+        self._busy_ns = self._stirred_ns = clock.now_ns()
         self._stopping = False
         self._knots = 0
         self._deadline_ns = 0
@@ -309,7 +162,8 @@ class Sampler:
 
     def superseded(self) -> bool:
         """Whether this thread was given up while it hung in a device call."""
-        return threading.current_thread() is not self._thread
+        thread = self._thread
+        return thread is None or thread.ident != threading.get_ident()
 
     def _run(self, opening: bool) -> None:
         if opening:
@@ -334,7 +188,7 @@ class Sampler:
                     continue
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
-                probe.poll(self._note, lambda: not self.superseded())
+                probe.poll(self._note, self.superseded, quiet=now_ns - self._stirred_ns > _QUIET_NS)
                 if self.superseded():
                     probe.hung = False
                     if self.ended.is_set():
@@ -346,12 +200,12 @@ class Sampler:
             if wanted or self.clock.now_ns() - settled_ns > _SETTLE_NS:
                 waiting = self._guard(self._settle) or 0
                 settled_ns = self.clock.now_ns()
+                cpu_now_s = time.thread_time()  # not each round: to ask costs a tenth of it
+                self.cpu_s += cpu_now_s - cpu_before_s
+                cpu_before_s = cpu_now_s
             if first:
                 self.ready.set()
                 first = False
-            cpu_now_s = time.thread_time()
-            self.cpu_s += cpu_now_s - cpu_before_s
-            cpu_before_s = cpu_now_s
             if stopping and (not waiting or self.clock.now_ns() >= self._deadline_ns):
                 break
             self._sleep(waiting)
@@ -386,7 +240,18 @@ class Sampler:
                 (probe.due_ns + round(grace * probe.period_s * 1e9) * probe.immediate for probe in working),
                 default=now_ns + 100_000_000,
             )
-            self._waker.wait(max(0.001, (due_ns - now_ns) * 1e-9))
+            wait_s = max(0.001, (due_ns - now_ns) * 1e-9)
+            if self._waiting():
+                self._stirred_ns = now_ns
+            if now_ns - self._stirred_ns <= _QUIET_NS:
+                self._waker.wait(wait_s)
+                return
+            self._sleeping(True)  # from here on whatever begins or ends wakes us, so that it is read how things stand then
+            if self._waiting() or self._waker.wait(wait_s):
+                self._stirred_ns = self.clock.now_ns()
+                for probe in working:
+                    probe.due_ns = 0
+            self._sleeping(False)
             return
         self._sleeping(True)
         if not self._busy():  # else a region was opened before it could see that we sleep

@@ -111,6 +111,7 @@ class CpuModelSource:
     name = "cpu_model"
     covers = "cpu"
     rank = 90
+    counts = True  # the kernel counts the busy time
 
     def __init__(
         self,

@@ -89,6 +89,7 @@ class RaplSource:
     name = "rapl"
     covers = "cpu"
     rank = 0
+    counts = True
 
     def __init__(
         self,

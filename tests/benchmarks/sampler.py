@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 from impactsdk import Meter
 
@@ -14,10 +15,17 @@ from .table import Table, verdict
 OPEN_LIMIT, IDLE_LIMIT = 0.5, 0.05
 
 
-def _percent(meter: Meter, wait_s: float) -> tuple[float, float]:
+def _percent(
+    meter: Meter, wait_s: float, step: Callable[[], AbstractContextManager[object]] | None = None
+) -> tuple[float, float]:
     """CPU of the sampler as it says itself, and of the whole process, which only sleeps here; percent of one core."""
     sampler_s, process_s, wall_s = sampler_cpu_s(meter), time.process_time(), time.perf_counter()
-    time.sleep(wait_s)
+    if step is None:
+        time.sleep(wait_s)
+    else:
+        for _ in range(round(wait_s / 0.1)):
+            with step():
+                time.sleep(0.1)
     elapsed_s = time.perf_counter() - wall_s
     process_s = time.process_time() - process_s
     return 100 * (sampler_cpu_s(meter) - sampler_s) / elapsed_s, 100 * process_s / elapsed_s
@@ -42,8 +50,12 @@ def run(*, quick: bool = False) -> Iterator[Table]:
         with meter.measured("open", span=False):
             own, process = _percent(meter, open_s)
         table.add("% of a core, a region open", f"{own:.3f}", f"{process:.3f}", f"<= {OPEN_LIMIT:g}", verdict(own, OPEN_LIMIT))
+        with meter.measured("stepping", span=False):
+            own, process = _percent(meter, open_s, step=lambda: meter.measured("step", span=False))
+        table.add("% of a core, ten steps a second", f"{own:.3f}", "", f"<= {OPEN_LIMIT:g}", verdict(own, OPEN_LIMIT))
         time.sleep(0.05 if quick else 1.5)  # the sampler lingers for a second
         own, process = _percent(meter, idle_s)
         table.add("% of a core, none open", f"{own:.3f}", f"{process:.3f}", f"<= {IDLE_LIMIT:g}", verdict(own, IDLE_LIMIT))
     table.add("threads after close", str(_threads()), str(threading.active_count()), "0", verdict(_threads(), 0))
+    table.note("a region open: nothing begins or ends in it, and after a second of that the devices are read less often")
     yield table

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import bisect
 import math
 import random
 
@@ -284,3 +285,30 @@ def test_a_counter_that_changes_at_each_of_many_readings_is_read_no_faster_than_
         at_ns += round(curve.poll_s * 1e9)
     assert curve.poll_s == 0.1
     assert curve.tick_ns == 10 * MS
+
+
+@pytest.mark.parametrize("tick_ms", [50, 100, 100.7])
+@pytest.mark.parametrize("seed", range(3))
+def test_ticks_that_are_let_pass_are_counted_and_the_phase_is_kept(tick_ms: float, seed: int) -> None:
+    chance = random.Random(seed)
+    ticks_ns = [START_NS - chance.randrange(round(tick_ms * MS))]
+    while ticks_ns[-1] < START_NS + 62 * S:
+        ticks_ns.append(ticks_ns[-1] + round(tick_ms * MS + chance.gauss(0, 0.3 * MS)))
+    curve, at_ns, reads, off_ms, counted = Curve(channel(tick_s=None)), START_NS, 0, [], 0
+    while at_ns < START_NS + 60 * S:
+        latest = bisect.bisect_right(ticks_ns, at_ns) - 1
+        knot = curve.add(0.3 * (ticks_ns[latest] - ticks_ns[0]) / MS, at_ns - 20_000, at_ns + 20_000)
+        quiet = at_ns > START_NS + 5 * S
+        if quiet:
+            reads += 1
+            if knot is not None:
+                counted += 1
+                off_ms.append(abs(knot.at_ns - ticks_ns[latest]) / MS)
+                assert knot.lo_ns <= ticks_ns[latest] <= knot.hi_ns
+        within_ns = 400 * MS if quiet else 0
+        due_ns = max(at_ns + round(curve.poll_s * 1e9), curve.expects_ns(at_ns, within_ns=within_ns))
+        at_ns = due_ns + round(abs(chance.gauss(0, 1.0)) * MS)
+    assert reads < 55_000 / tick_ms  # half of the two a tick that it takes otherwise
+    assert curve.tick_ns == pytest.approx(tick_ms * MS, rel=0.02)
+    assert sorted(off_ms)[len(off_ms) // 2] < 0.1 * tick_ms
+    assert counted > reads / 2

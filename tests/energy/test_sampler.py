@@ -304,3 +304,82 @@ def test_no_thread_is_left_and_close_is_in_time_whatever_happened() -> None:
     free.set()
     clock.advance(5.0)
     assert wait_until(lambda: not any(thread.name == "impactsdk-sampler" for thread in threading.enumerate()))
+
+
+# --- quiet times: nothing begins and nothing ends -----------------------------------------------------------------------------
+
+
+class Integrating(SimulatedSource):
+    """Its device knows only watts: what it does not look at it does not count."""
+
+    def __init__(self) -> None:
+        super().__init__(GOOD_W)
+        self.counts = False
+
+
+@pytest.mark.parametrize(
+    ("source", "most_per_s"),
+    [(SimulatedSource(GOOD_W), 3), (SimulatedSource(GOOD_W, tick_s=0.1), 8), (Integrating(), 11)],
+    ids=["exact", "ticking", "integrating"],
+)
+def test_while_nothing_begins_or_ends_devices_that_count_by_themselves_are_read_less_often(
+    source: SimulatedSource, most_per_s: float
+) -> None:
+    clock = FakeClock()
+    with meter_of(source, clock=clock) as meter, meter.measured("long", span=False) as region:
+        with meter.measured("step", span=False):
+            clock.advance(2.0)
+        often = source.reads
+        clock.advance(1.0)
+        often = source.reads - often
+        rarely = source.reads
+        clock.advance(10.0)
+        rarely = source.reads - rarely
+    assert often >= 10
+    assert rarely <= 10 * most_per_s
+    assert isinstance(source, Integrating) == (rarely >= 100)
+    assert region.result().energy_j == pytest.approx(GOOD_W * 13.0, rel=0.02)
+
+
+def stepped(quiet_s: float, *, tick_s: float) -> tuple[Measurement, float]:
+    """A step of 0.5 s at 300 W after so long a quiet time at 60 W, and what it truly used."""
+    clock, begin_s = FakeClock(), 2.0 + quiet_s
+    source = SimulatedSource(
+        lambda s: 300.0 if begin_s <= s < begin_s + 0.5 else 60.0, tick_s=tick_s, max_power_w=350.0, phase_s=0.37 * tick_s
+    )
+    with meter_of(source, clock=clock) as meter, meter.measured("outer", span=False):
+        start_ns = clock.now_ns()
+        with meter.measured("warm-up", span=False):
+            clock.advance(2.0)
+        clock.advance(quiet_s - (clock.now_ns() - start_ns) * 1e-9 + 2.0)
+        with meter.measured("step", span=False) as step:
+            from_ns = clock.now_ns()
+            clock.advance(0.5)
+            until_ns = clock.now_ns()
+        clock.advance(1.0)
+    return step.result(), source.true_energy_j(from_ns, until_ns)
+
+
+@pytest.mark.parametrize("tick_s", [0.0, 0.1])
+def test_after_a_quiet_time_what_begins_and_ends_is_measured_as_finely(tick_s: float) -> None:
+    busy, busy_true_j = stepped(0.5, tick_s=tick_s)
+    quiet, quiet_true_j = stepped(10.0, tick_s=tick_s)
+    assert busy.energy_j is not None
+    assert quiet.energy_j is not None
+    assert abs(quiet.energy_j - quiet_true_j) <= abs(busy.energy_j - busy_true_j) + 1.0
+    assert quiet.energy_low_j <= quiet_true_j + 1e-6  # type: ignore[operator]
+    assert quiet.energy_high_j >= quiet_true_j - 1e-6  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("span", [True, False])
+def test_what_ends_after_a_quiet_time_is_read_at_once(span: bool) -> None:
+    clock = FakeClock()
+    source = SimulatedSource(lambda s: 300.0 if s < 10.0 else 0.0, max_power_w=300.0)
+    with meter_of(source, clock=clock) as meter:
+        with meter.measured("long", span=span) as region:
+            start_ns = clock.now_ns()
+            clock.advance(10.0)
+            until_ns = clock.now_ns()
+        clock.advance(0.15)  # as long as a result usually takes
+        result = region.result(timeout_s=2.0)
+    assert result.energy_j == pytest.approx(source.true_energy_j(start_ns, until_ns), abs=1e-6)

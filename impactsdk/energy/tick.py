@@ -1,0 +1,121 @@
+"""When a counter is refreshed: as its source declares, else as readings show.
+
+The time that the estimate predicts only places a change *within* its certain window (a phase-locked loop), which brings the
+error near that of exact tick times when the counter is read four times a tick.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+__all__ = ["Tick"]
+
+_FAST_NS = 10_000_000
+"""A counter that has changed at each of many readings this far apart ticks at least this fast."""
+_FAST_RUN = 30
+_FOLLOWED = 4
+"""Over so many the ticks can be counted without looking at each."""
+
+
+class Tick:
+    """The period and the phase of one counter.
+
+    Args:
+        declared_ns: The longest time that a value may be old; ``None`` if the period has to be observed.
+    """
+
+    def __init__(self, declared_ns: int | None) -> None:
+        self.declared_ns = declared_ns
+        self.period_ns: float | None = declared_ns
+        """``None`` while unknown."""
+        self._gaps: deque[int] = deque(maxlen=16)
+        self._changes_in_a_row = 0
+        self._in_phase = True
+        self._seen_ns = 0  # the last tick that was seen to happen, in a window narrower than the period
+        self._next_to = True  # whether no tick has been let pass since
+
+    def still(self) -> None:
+        """A reading showed nothing new."""
+        self._changes_in_a_row = 0
+
+    def place(self, seen_ns: int, before_ns: int, after_ns: int, *, begun: bool) -> tuple[int, int]:
+        """When the counter took the value that a reading between ``before_ns`` and ``after_ns`` was the first to show.
+
+        Returns:
+            The lower end of the certain window, and the best estimate.
+
+        Args:
+            seen_ns: Just before the last reading that showed the value before it.
+            begun: Whether it is certain since when that one was shown.
+        """
+        if self.declared_ns is not None:
+            # Also for a value that has changed since the last reading: one that is a mean over the tick changes at each
+            # reading, and yet may tell of an instant before the last one.
+            return before_ns - self.declared_ns, (before_ns + after_ns - self.declared_ns) // 2
+        return seen_ns, self._place(seen_ns, after_ns, begun=begun)
+
+    def _place(self, lo_ns: int, hi_ns: int, *, begun: bool) -> int:
+        middle_ns, window_ns, period_ns = (lo_ns + hi_ns) // 2, hi_ns - lo_ns, self.period_ns
+        self._changes_in_a_row += 1
+        if self._changes_in_a_row >= _FAST_RUN and (period_ns or math.inf) <= 1.6 * _FAST_NS:
+            self.period_ns = _FAST_NS
+            return max(middle_ns, hi_ns - _FAST_NS // 2)
+        if self._in_phase and period_ns is not None and period_ns < window_ns <= (_FOLLOWED + 0.5) * period_ns:
+            # Some ticks were let pass on purpose: the value is that of the last one, and says nothing about the period.
+            self._next_to = False
+            return max(round(self._seen_ns + (hi_ns - self._seen_ns) // period_ns * period_ns), lo_ns + 1)
+        if window_ns > (period_ns or 200_000_000):  # read late, as after idling: the last tick is a fresh one
+            self._in_phase = self._next_to = False
+            return hi_ns - round(min(window_ns, period_ns or 50_000_000) / 2)
+        if not self._in_phase or not begun:
+            self._in_phase = self._next_to = begun
+            self._seen_ns = middle_ns
+            return middle_ns
+        at_ns, before_ns = middle_ns, self._seen_ns
+        if period_ns is not None:
+            ticks = max(1, round((middle_ns - before_ns) / period_ns))
+            at_ns = min(max(round(before_ns + ticks * period_ns), lo_ns + 1), hi_ns)
+            # A slow loop: one window says little about the period, sixteen say much.
+            self.period_ns = period_ns + 0.1 * ((at_ns - before_ns) / ticks - period_ns)
+        if self._next_to:
+            self._gaps.append(at_ns - before_ns)
+        self._seen_ns, self._next_to = at_ns, True
+        if self.period_ns is None:
+            if len(self._gaps) >= 3:
+                self.period_ns = float(median(self._gaps))
+        elif len(self._gaps) == 16 and not 0.6 < median(self._gaps) / self.period_ns < 1.6:
+            self.period_ns = float(median(self._gaps))
+        return at_ns
+
+    def expects_ns(self, last_ns: int, now_ns: int, *, within_ns: int = 0) -> int:
+        """Before when a reading would show nothing new after that of ``last_ns``: an eighth of a period before the next tick.
+
+        Or before that tick of those ``within_ns`` of the last one which comes last: the ones between need not be seen.
+        """
+        if self.declared_ns is not None or self.period_ns is None or not self._in_phase or self._changes_in_a_row >= _FAST_RUN:
+            return now_ns
+        # A tick that was found in a wide window is found better if the next one is not let pass.
+        ticks = max(1, min(within_ns // self.period_ns, _FOLLOWED)) if last_ns == self._seen_ns else 1
+        if now_ns - last_ns > (ticks - 0.3) * self.period_ns:
+            return now_ns
+        return round(last_ns + (ticks - 0.125) * self.period_ns)
+
+    @property
+    def poll_s(self) -> float:
+        """How often the counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
+        if self.declared_ns is not None and self.declared_ns <= 4_000_000:
+            return 0.1
+        if self.period_ns is None:
+            return 0.01
+        if self.declared_ns is None and self.period_ns <= _FAST_NS and self._changes_in_a_row >= _FAST_RUN:
+            return 0.1
+        return min(max(self.period_ns * 1e-9 / 4, 0.01), 0.1)
+
+
+def median(values: Sequence[int]) -> float:
+    """The middle value. Not the library's, whose import would take longer than that of this package."""
+    ordered = sorted(values)
+    middle = len(ordered) // 2
+    return float(ordered[middle]) if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2

@@ -1,0 +1,122 @@
+"""A region with an OpenTelemetry span, which begins a moment before the region does and is ended once its energy is known."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from opentelemetry import context as otel_context
+from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
+
+from impactsdk.region import Recorder, Region, innermost, new_region, parent_of
+from impactsdk.semconv import ERROR_TYPE
+
+if TYPE_CHECKING:
+    from contextvars import Token
+
+    from opentelemetry.context import Context
+
+__all__ = ["SpanRegion"]
+
+
+class SpanRegion(Region):
+    """What ``with measured(...) as m`` gives by default; see :class:`Region`."""
+
+    __slots__ = ("otel_token", "span", "start_unix_ns")
+
+    span: Span | None
+    """``None`` where there is no tracer, or it failed."""
+    start_unix_ns: int
+    otel_token: Token[Context] | None
+
+    # Entering and leaving differ from Region's by the span alone; said twice, since each call inside costs the caller.
+
+    def __enter__(self) -> Region:
+        if self.recorder is not None:
+            return self._again()
+        host = self.spec.host
+        session: Any = host.session
+        if session is None:
+            session = host.begin()
+            if self.recorder is not None:  # another thread entered the same block meanwhile
+                return self._again()
+        self.recorder = session
+        self.parent = parent_of(session)
+        self.exit_ns = None
+        self._start_span(session)
+        now_ns, append = session.now_ns, session.append
+        self.enter_ns = now_ns()
+        append(self)
+        self.token = innermost.set(self)  # only now: what a signal handler measures must not begin before its parent
+        if session.attention:
+            session.attend()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        session: Any = self.recorder
+        if session is None:
+            raise self._never_entered()
+        at_ns = session.now_ns()
+        try:
+            if innermost.get() is not self:  # left before a span inside it, or one of those below
+                raise ValueError
+            innermost.reset(self.token)  # type: ignore[arg-type]
+        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
+            self._leave_oddly(at_ns, error)
+            return
+        self.token = None
+        self.exit_ns = at_ns
+        session.append(self)
+        if session.attention:
+            session.attend()
+        if self.span is not None:
+            self.leave_context(error)
+
+    def _start_span(self, session: Recorder) -> None:
+        self.start_unix_ns = unix_ns = session.unix_ns()
+        self.span = None
+        if session.tracer is None:
+            return
+        try:
+            spec = self.spec
+            span = session.tracer.start_span(spec.name, attributes=spec.attributes, start_time=unix_ns)
+            self.otel_token = otel_context.attach(set_span_in_context(span))
+            self.span = span
+            if session.spans is not None:
+                session.spans[span.get_span_context().span_id] = self
+        except Exception as error:  # noqa: BLE001 - a failing tracer must not reach the measured code
+            session.complain("tracer", f"the tracer could not start a span ({error!r}); energy is still counted in the totals")
+
+    def leave_context(self, error: BaseException | None) -> None:
+        """The span leaves the context now; it is ended once its energy is known."""
+        span, recorder = self.span, self.recorder
+        if span is None or recorder is None:
+            return
+        token, self.otel_token = self.otel_token, None
+        if recorder.spans is not None:
+            recorder.spans.pop(span.get_span_context().span_id, None)
+        if token is not None:
+            # Only after ours has shown that the context is the right one: OpenTelemetry logs an error where it is not.
+            otel_context.detach(token)
+        if error is not None:
+            self.note_error(error)
+
+    def note_error(self, error: BaseException) -> None:
+        """Put on the span what the block ended with."""
+        span, recorder = self.span, self.recorder
+        if span is None or recorder is None:
+            return
+        try:
+            span.set_attribute(ERROR_TYPE, type(error).__qualname__)
+            if isinstance(error, Exception) and span.is_recording():
+                span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+                span.record_exception(error)
+        except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
+            recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
+
+    def _clone(self) -> Region:
+        return new_region(SpanRegion, self.spec)
+
+    def _out_of_place(self) -> None:
+        super()._out_of_place()
+        self.otel_token = None
