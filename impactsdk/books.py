@@ -70,7 +70,8 @@ class Books:
         if self._events:
             self._drain()
         done = 0
-        segments = list(self._timeline.advance(now_ns, final=final))
+        late = bool(stamps) and stamps[0] <= self._timeline.until_ns
+        segments = list(self._timeline.advance(now_ns, final=final, late=late))
         for segment in segments:
             ledger.begin(segment)
             # At the very end what comes after the last reading is taken as happening with it.

@@ -111,6 +111,7 @@ class HoldingProcessor(_Base):
             if recorder is session and not session.dead:
                 self._hold(region)
                 recorder.append(region)
+                recorder.awaited = True
                 if recorder.attention:
                     recorder.attend()
                 return

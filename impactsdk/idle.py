@@ -19,7 +19,8 @@ class OffSession(Recorder):
 
     def __init__(self) -> None:
         self.append = deque[Any](maxlen=0).append
-        self.attention, self.dead, self.off, self.tracer, self.spans = False, False, True, None, None
+        self.attention = self.awaited = self.dead = False
+        self.off, self.tracer, self.spans = True, None, None
         self.now_ns, self.unix_ns = time.perf_counter_ns, time.time_ns
 
     def wait_for(self, region: Region, timeout_s: float) -> Measurement:

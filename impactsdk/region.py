@@ -50,14 +50,15 @@ class Recorder:
     """What a region needs of the session it belongs to. Slots, because every region looks these up.
 
     ``append`` takes a region when it is entered and again when it is left, and ``(at_ns, kind, region, leaf, consumer)`` when
-    a generator pauses or goes on. ``attention`` asks the next region to call :meth:`attend`. ``off``: nothing is measured.
-    ``dead``: it stayed behind in the parent of a fork.
+    a generator pauses or goes on. ``attention`` asks the next region to call :meth:`attend`. ``awaited``: somebody waits for
+    what has ended, such as a span's exporter. ``off``: nothing is measured. ``dead``: it stayed behind in the parent of a fork.
     """
 
-    __slots__ = ("append", "attention", "dead", "now_ns", "off", "spans", "tracer", "unix_ns")
+    __slots__ = ("append", "attention", "awaited", "dead", "now_ns", "off", "spans", "tracer", "unix_ns")
 
     append: Callable[[Any], None]
     attention: bool
+    awaited: bool
     dead: bool
     now_ns: Callable[[], int]
     off: bool
@@ -303,6 +304,7 @@ class Region:
                 other._out_of_place()
         recorder: Any = region.recorder
         recorder.append(region)
+        recorder.awaited = True
         if error is not None:
             region.note_error(error)
 

@@ -45,6 +45,8 @@ _TICK_NS = 1_000_000_000
 _LONGEST_S = 86_400.0
 _LOCK_S = 0.5
 """How long a caller waits for the sampler's thread to let go of the books."""
+_SOME = 500
+"""Events that may wait for the next look at the totals if nobody waits for them."""
 _CROWD = 10_000
 """Events that may wait before callers make way for the sampler's thread; a span weighs more."""
 _CROWD_OF_SPANS = 1_000
@@ -68,7 +70,7 @@ class Session(Recorder):
         self.events: deque[Any] = deque()
         self.append = self.events.append
         self.attention = self.off = False
-        self.dead = False
+        self.dead = self.awaited = False
         self.spans = {} if holders else None
         self._holders = holders
         self.pid = os.getpid()
@@ -100,6 +102,7 @@ class Session(Recorder):
             settle=self._settle,
             busy=self._busy,
             waiting=lambda: self._books.waiting,
+            awaited=lambda: self.awaited or bool(self._listeners) or len(self.events) > _SOME,
             took=self._devices.divide,
             end=self._end,
             sleeping=self._note_sleep,
@@ -133,7 +136,7 @@ class Session(Recorder):
             region.waiter = done = threading.Event()
             deadline = time.monotonic() + timeout_s
             while not getattr(region, "settled", False):
-                self._sampler.hurry()
+                self._hurry()
                 self._look_after()
                 left_s = deadline - time.monotonic()
                 if left_s <= 0 or self._sampler.ended.is_set():
@@ -147,6 +150,10 @@ class Session(Recorder):
         if measurement is None:
             region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
         return measurement
+
+    def _hurry(self) -> None:
+        self.awaited = True
+        self._sampler.hurry()
 
     def look_for_spans(self) -> None:
         """Other instrumentations' spans are measured from now on."""
@@ -185,7 +192,7 @@ class Session(Recorder):
         """Wait until everything that has ended by now is settled; say whether that was reached."""
         begun, until_ns = time.monotonic(), self.now_ns()
         while not self._settled(until_ns):
-            self._sampler.hurry()
+            self._hurry()
             self._look_after()
             if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not self._books.waiting:
                 break  # a fake clock stands still: no reading will come that says more
@@ -303,6 +310,7 @@ class Session(Recorder):
         """Bring the account up to the latest instant that all curves agree on."""
         with self._lock:
             now_ns = self.now_ns()
+            awaited, self.awaited = self.awaited, False
             ledger = self._books.begin(now_ns)
             rates = self._book.rates(self.unix_ns())
             if rates is not self.accounts.pricing.rates:
@@ -320,6 +328,7 @@ class Session(Recorder):
                 if self._outputs.journal is not None:
                     self._outputs.journal.tick(self.snapshot())
             self._crowded = self.attention = len(self.events) > _CROWD
+            self.awaited = self.awaited or (awaited and self._books.pending > 0)
             return self._books.pending
 
     def _finish(self, region: Region) -> None:

@@ -67,6 +67,7 @@ class SpanRegion(Region):
         self.token = None
         self.exit_ns = at_ns
         session.append(self)
+        session.awaited = True
         if session.attention:
             session.attend()
         if self.span is not None:

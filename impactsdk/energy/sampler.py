@@ -26,7 +26,9 @@ _ALONG = 0.45
 _GRACE = 0.1
 """How much of its period it is left to wait for company."""
 _SETTLE_NS = 500_000_000
-"""While nothing ends there is nothing to settle; the totals are brought up to date this often all the same."""
+"""The totals are brought up to date this often; sooner, with the reading that allows it, only what somebody waits for."""
+_AGAIN_NS = 100_000_000
+"""What is waited for may also settle because a device does not answer, without a reading."""
 _LINGER_NS = 1_000_000_000
 _QUIET_NS = 1_000_000_000
 """Once nothing has begun or ended for so long, devices that count by themselves are read less often, until something does."""
@@ -44,7 +46,8 @@ class Sampler:
         begin: Called first, in the thread: opens the sources and returns the probes.
         settle: Called after each round; returns how many events wait for a later reading.
         busy: Whether regions are open or events wait.
-        waiting: Whether events wait: a new knot may then settle them.
+        waiting: Whether events wait to be settled.
+        awaited: Whether somebody waits for that, or too many do: a new knot is then made use of at once.
         took: Called with each curve that was read and the knot that made.
         before_round: Called before each round, to look at the clocks that the readings are shared by.
         sleeping: Told when the sampler begins to sleep long or a device is called, so that a region that opens wakes it or
@@ -60,6 +63,7 @@ class Sampler:
         settle: Callable[[], int],
         busy: Callable[[], bool],
         waiting: Callable[[], bool],
+        awaited: Callable[[], bool],
         took: Callable[[Curve, Knot | None], None],
         before_round: Callable[[], None],
         end: Callable[[], None],
@@ -74,7 +78,7 @@ class Sampler:
         self.given_up: set[str] = set()
         self._waker = clock.waker()
         self._begin, self._settle, self._busy, self._took, self._end = begin, settle, busy, took, end
-        self._waiting = waiting
+        self._waiting, self._awaited = waiting, awaited
         self._before_round, self._sleeping = before_round, sleeping
         self._idle_s = idle_s
         self._lock = threading.Lock()
@@ -196,8 +200,9 @@ class Sampler:
                     return
                 self.calling(None)
                 self._sleeping(False)
-            wanted = first or stopping or urgent or waiting or (self._knots and self._waiting())
-            if wanted or self.clock.now_ns() - settled_ns > _SETTLE_NS:
+            awaited = self._awaited()
+            wanted = first or stopping or urgent or (awaited and self._knots)
+            if wanted or self.clock.now_ns() - settled_ns > (_AGAIN_NS if awaited else _SETTLE_NS):
                 waiting = self._guard(self._settle) or 0
                 settled_ns = self.clock.now_ns()
                 cpu_now_s = time.thread_time()  # not each round: to ask costs a tenth of it

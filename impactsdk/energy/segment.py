@@ -227,11 +227,15 @@ class Timeline:
         self._failed_ns = 0.0
         self._lost = (0, 0.0, 0.0)
 
-    def advance(self, now_ns: int, *, final: bool = False) -> Iterator[Segment]:
-        """The segments from where the last call ended up to where every curve is settled."""
+    def advance(self, now_ns: int, *, final: bool = False, late: bool = False) -> Iterator[Segment]:
+        """The segments from where the last call ended up to where every curve is settled.
+
+        If that is nowhere new, an empty one for the events that are left at the very end (``final``), or that belong to a time
+        which is settled already (``late``).
+        """
         until_ns = min([curve.settled_ns(now_ns, final=final) for curve in self.curves], default=now_ns)
         if until_ns <= self.until_ns:
-            if final:  # an empty one, for the events that are left
+            if final or late:
                 yield self._cut(self.until_ns)
             return
         cuts = {knot.at_ns for curve in self.curves for knot in curve.knots if self.until_ns < knot.at_ns < until_ns}

@@ -41,7 +41,7 @@ def test_what_two_processes_count_of_one_device_is_never_more_than_it_used(shari
     for answer in answers:
         assert answer["own_j"] + answer["others_j"] == pytest.approx(answer["counted_j"], rel=1e-9)
         assert 0.0 < answer["attributed_j"] <= answer["own_j"]
-        assert answer["counted_j"] <= used_j
+        assert answer["counted_j"] <= used_j * (1 + 1e-12)  # both are sums
 
 
 def test_two_that_begin_and_end_together_have_half_a_board_each() -> None:

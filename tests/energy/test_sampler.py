@@ -383,3 +383,15 @@ def test_what_ends_after_a_quiet_time_is_read_at_once(span: bool) -> None:
         clock.advance(0.15)  # as long as a result usually takes
         result = region.result(timeout_s=2.0)
     assert result.energy_j == pytest.approx(source.true_energy_j(start_ns, until_ns), abs=1e-6)
+
+
+def test_what_ends_at_an_instant_that_is_settled_already_is_settled_too() -> None:
+    clock = FakeClock()  # it stands still: no reading will come that is later
+    with meter_of(SimulatedSource(GOOD_W), clock=clock) as meter:
+        for _ in range(3):
+            with meter.measured("work", span=False) as region:
+                clock.advance(2.0)
+                with meter.measured("asked for", span=False) as inner:
+                    clock.advance(0.2)
+                inner.result(timeout_s=2.0)  # settles everything up to now, at which the outer one ends, too
+            assert region.result(timeout_s=2.0).energy_j == pytest.approx(220.0)
