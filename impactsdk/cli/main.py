@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from impactsdk.cli import detect
+from impactsdk.cli import check, detect
 from impactsdk.errors import ImpactError
 from impactsdk.meter import installed_version
 
@@ -15,10 +15,11 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 nothing to measure with, 2 a mistake in the call."""
+    """Run one command; returns the exit status: 0 done, 1 nothing to measure with or no balance, 2 a mistake in the call."""
     parser = argparse.ArgumentParser(prog="impactsdk", description="What your training and inference code costs.")
     parser.add_argument("--version", action="version", version=f"impactsdk {installed_version()}")
     commands = parser.add_subparsers(dest="command", required=True)
+    check.add(commands)
     detect.add(commands)
     arguments = parser.parse_args(argv)
     try:

@@ -39,6 +39,10 @@ class Moment:
     unix_ns: int
     accounts: dict[str | None, Account] = field(default_factory=dict)
     others_j: float = 0.0
+    open_j: float = 0.0
+    """Of regions that were still open."""
+    channels_j: dict[str, float] = field(default_factory=dict)
+    """What the devices had used by then."""
 
 
 @dataclass(slots=True)
@@ -49,6 +53,8 @@ class Run:
     channels: dict[str, float]
     natures: set[str]
     moments: list[Moment]
+    spans: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Per operation, how many spans there are and their own joules together."""
 
 
 def read(path: Path) -> Run:
@@ -105,6 +111,10 @@ def _moment(metrics: dict[str, Any]) -> Moment:
     def account(attributes: dict[str, Any]) -> Account:
         return moment.accounts.setdefault(attributes.get(semconv.OPERATION), Account())
 
+    for _, value, attributes in _points(metrics, semconv.METRIC_HW_ENERGY):
+        moment.channels_j[attributes[semconv.HW_ID]] = value
+    for _, value, _ in _points(metrics, semconv.METRIC_OPEN_ENERGY):
+        moment.open_j += value
     for _, value, attributes in _points(metrics, semconv.METRIC_ENERGY):
         if attributes[semconv.STATE] == "others":
             moment.others_j += value
@@ -132,7 +142,10 @@ def _add_span(span: dict[str, Any], moment: Moment, run: Run) -> None:
     attributes = _attributes(span.get("attributes", ()))
     if semconv.OPERATION not in attributes:
         return
-    account = moment.accounts.setdefault(attributes[semconv.OPERATION], Account())
+    name = attributes[semconv.OPERATION]
+    count, own_j = run.spans.get(name, (0, 0.0))
+    run.spans[name] = count + 1, own_j + attributes.get(semconv.ENERGY_SELF, 0.0)
+    account = moment.accounts.setdefault(name, Account())
     account.count += 1
     account.duration_s += (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) * 1e-9
     account.seconds += attributes.get(semconv.DURATION_SELF, 0.0)
@@ -141,9 +154,9 @@ def _add_span(span: dict[str, Any], moment: Moment, run: Run) -> None:
     if semconv.FUNCTIONAL_UNIT_COUNT in attributes:
         account.units = (account.units or 0.0) + attributes[semconv.FUNCTIONAL_UNIT_COUNT]
         account.unit = attributes.get(semconv.FUNCTIONAL_UNIT_NAME)
-    for name, value in attributes.items():
-        kind = name.removeprefix(semconv.ENERGY_TYPE_PREFIX)
-        if kind != name and not kind.startswith(("self", "inclusive")):
+    for key, value in attributes.items():
+        kind = key.removeprefix(semconv.ENERGY_TYPE_PREFIX)
+        if kind != key and not kind.startswith(("self", "inclusive")):
             account.by_type_j[kind] = account.by_type_j.get(kind, 0.0) + value
     if semconv.NATURE in attributes:
         run.natures.add(attributes[semconv.NATURE])

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from impactsdk.report.balance import balance
+
 pytestmark = [
     pytest.mark.bert,
     pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs impactsdk[bert]"),
@@ -26,15 +28,17 @@ class Run:
     stdout: str
     stderr: str
     saved: Path
+    journals: Path
 
 
 @pytest.fixture(scope="module")
 def full_run(run_example, tmp_path_factory) -> Run:
     """All phases from scratch on a few rows, saved as a TensorFlow checkpoint."""
-    saved = tmp_path_factory.mktemp("saved")
-    done = run_example("--phase", "all", "--epochs", 1, "--pretrain-epochs", 2, "--limit", 160, "--save", saved)
+    saved, journals = tmp_path_factory.mktemp("saved"), tmp_path_factory.mktemp("journals")
+    arguments = ("--phase", "all", "--epochs", 1, "--pretrain-epochs", 2, "--limit", 160, "--save", saved)
+    done = run_example(*arguments, IMPACTSDK_DIRECTORY=str(journals))
     assert done.returncode == 0, done.stderr
-    return Run(done.stdout, done.stderr, saved)
+    return Run(done.stdout, done.stderr, saved, journals)
 
 
 def losses(stderr: str, phase: str) -> list[float]:
@@ -61,6 +65,14 @@ def test_the_table_has_every_phase_and_counts_every_sentence(full_run):
     assert sentences(full_run.stdout, "inference") == 160
     assert "Energy: " in full_run.stdout
     assert "synthetic" in full_run.stdout
+
+
+def test_its_journal_adds_up_to_what_the_devices_counted(full_run):
+    (journal,) = full_run.journals.glob("run-*.jsonl")
+    found = balance(journal)
+    assert found.adds_up, found
+    assert found.spans > 10
+    assert 0 < found.spans_j < found.regions_j < found.devices_j
 
 
 def test_pre_training_lowers_its_loss_and_each_epoch_has_one_line(full_run):
