@@ -57,9 +57,9 @@ def balance(journal: Path) -> Balance:
     if not last.channels_j:
         raise JournalError(f"{journal} ends before the first totals (they come every 30 s and at the end): nothing to add up")
     troubles = []
-    for name, (count, own_j) in run.spans.items():
+    for name, (count, own_j) in last.spans.items():
         account = last.accounts.get(name)
-        # Further spans may have ended after the last totals; regions of that name without a span are in the totals alone.
+        # Regions of that name without a span are in the totals alone.
         if account is None or account.count != count or account.energy_j is None:
             continue
         if not math.isclose(own_j, account.energy_j, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE * sum(last.channels_j.values())):
@@ -67,8 +67,8 @@ def balance(journal: Path) -> Balance:
     outside = last.accounts.get(None)
     return Balance(
         channels=last.channels_j,
-        spans=sum(count for count, _ in run.spans.values()),
-        spans_j=math.fsum(own_j for _, own_j in run.spans.values()),
+        spans=sum(count for count, _ in last.spans.values()),
+        spans_j=math.fsum(own_j for _, own_j in last.spans.values()),
         regions_j=math.fsum(of.energy_j or 0.0 for name, of in last.accounts.items() if name is not None),
         open_j=last.open_j,
         unattributed_j=0.0 if outside is None else outside.energy_j or 0.0,

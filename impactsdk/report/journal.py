@@ -43,6 +43,8 @@ class Moment:
     """Of regions that were still open."""
     channels_j: dict[str, float] = field(default_factory=dict)
     """What the devices had used by then."""
+    spans: dict[str, tuple[int, float]] = field(default_factory=dict)
+    """Per operation, how many spans were written before these totals, and their own joules together."""
 
 
 @dataclass(slots=True)
@@ -53,8 +55,6 @@ class Run:
     channels: dict[str, float]
     natures: set[str]
     moments: list[Moment]
-    spans: dict[str, tuple[int, float]] = field(default_factory=dict)
-    """Per operation, how many spans there are and their own joules together."""
 
 
 def read(path: Path) -> Run:
@@ -103,6 +103,7 @@ def _take(request: dict[str, Any], run: Run, spans: Moment) -> None:
             spans.unix_ns = max(spans.unix_ns, at)
         if semconv.METRIC_OPERATION_OWN_TIME in metrics:
             run.moments.append(_moment(metrics))
+            run.moments[-1].spans = spans.spans.copy()
 
 
 def _moment(metrics: dict[str, Any]) -> Moment:
@@ -143,8 +144,8 @@ def _add_span(span: dict[str, Any], moment: Moment, run: Run) -> None:
     if semconv.OPERATION not in attributes:
         return
     name = attributes[semconv.OPERATION]
-    count, own_j = run.spans.get(name, (0, 0.0))
-    run.spans[name] = count + 1, own_j + attributes.get(semconv.ENERGY_SELF, 0.0)
+    count, own_j = moment.spans.get(name, (0, 0.0))
+    moment.spans[name] = count + 1, own_j + attributes.get(semconv.ENERGY_SELF, 0.0)
     account = moment.accounts.setdefault(name, Account())
     account.count += 1
     account.duration_s += (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) * 1e-9

@@ -101,3 +101,13 @@ def test_where_there_is_nothing_to_add_up_it_says_so(
     assert main(["check", str(killed)]) == 2
     assert main(["check", str(tmp_path / "none.jsonl")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_spans_that_came_after_the_last_totals_of_a_killed_process_are_left_out(tmp_path: Path) -> None:
+    journal, _ = recorded(tmp_path)
+    before = balance(journal)
+    later = [line for line in journal.read_text("utf-8").splitlines(keepends=True) if "resourceSpans" in line]
+    with journal.open("a", encoding="utf-8") as lines:
+        lines.writelines(later)
+    assert later
+    assert balance(journal) == before
