@@ -401,10 +401,14 @@ def test_an_abandoned_generator_ends_when_it_is_given_up(way: str) -> None:
         elif way == "close":
             given.close()  # type: ignore[attr-defined]
         elif way == "cycle":
-            cycle: list[Any] = [given]
-            cycle.append(cycle)
-            del given, cycle
-            gc.collect()
+            gc.disable()  # else the sampler's thread may be the one to collect it, in a context without regions
+            try:
+                cycle: list[Any] = [given]
+                cycle.append(cycle)
+                del given, cycle
+                gc.collect()
+            finally:
+                gc.enable()
         else:
             for _ in given:
                 break

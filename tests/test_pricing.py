@@ -79,7 +79,8 @@ def test_an_account_is_the_sum_of_its_pieces_at_their_own_rates(pieces: list[tup
             account.put_apart(use, made)
         else:
             account.put_by(sum_of(uses), made)
-    same(account.impact(sum_of(uses), rates(1e6)), sum_at([(use, made) for use, made, _ in pieces]))
+    # What is left to be priced now is the rounding of sums of up to 1e8 J: at no rate out of proportion.
+    same(account.impact(sum_of(uses), rates(1e3)), sum_at([(use, made) for use, made, _ in pieces]))
 
 
 @given(pieces_at_rates, any_use())
