@@ -64,7 +64,9 @@ class Weather(LiveProvider):
         return found[0].value if found else None
 
     def at_rest(self) -> bool:
-        return not [thread for thread in threading.enumerate() if thread.name == "impactsdk-weather"]
+        # Python 3.13 strikes a thread off its list a moment before the thread counts as ended.
+        running = [thread for thread in threading.enumerate() if thread.name == "impactsdk-weather"]
+        return not running and (self._thread is None or not self._thread.is_alive())
 
     def ask(self, unix_ns: int = NOW_NS) -> float | None:
         """Ask, let it fetch, and ask again."""
