@@ -20,7 +20,7 @@ class EnergySpanProcessor(HoldingProcessor):
 
         provider.add_span_processor(EnergySpanProcessor(BatchSpanProcessor(exporter)))
 
-    A span is held until a reading covers its end, usually less than 125 ms; it then goes on as a copy with more attributes. Our
+    A span is held until readings cover its end, usually less than 225 ms; it then goes on as a copy with more attributes. Our
     own spans pass unchanged: they carry their energy already. A span of generative inference that says how many tokens it
     produced (``gen_ai.usage.output_tokens``) has them as its functional unit, and so has the measured region around it if that
     has none of its own. Spans that were not sampled are not seen, and their energy belongs to what is around them.

@@ -1,7 +1,7 @@
 """Energy on spans that other instrumentations make: FastAPI's, a database client's, an LLM library's.
 
 A processor that stands before the application's own. Each span that begins becomes a region of the ledger, so that nothing is
-counted twice; when it ends it is held for the reading that covers its end (at most about 125 ms) and then handed on as a copy
+counted twice; when it ends it is held for the readings that cover its end (at most about 225 ms) and then handed on as a copy
 with our attributes. A span that cannot be measured is handed on as it is.
 """
 

@@ -183,7 +183,7 @@ class Region:
         self.units = (self.units or 0.0) + units
 
     def result(self, timeout_s: float = 5.0) -> Measurement:
-        """What the region cost. Waits for the reading that covers its end, usually less than 125 ms.
+        """What the region cost. Waits for the readings that cover its end, usually less than 225 ms.
 
         Raises:
             RegionError: The region is still open or was never entered, or was opened in another process.

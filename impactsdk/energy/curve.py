@@ -1,8 +1,12 @@
 """Turns one counter that moves in steps into one monotone function F(t), with a hard interval around each point.
 
 A change of value between two readings makes a *knot*: the counter reached E at some instant in ``(lo, hi]``. Between knots F
-is linear. From the knots alone, and the powers that the device cannot leave, each point has an interval that always holds;
-nothing in it rests on the estimate of the tick. Everything here is pure: time comes in with the readings.
+is linear, with a *bend* where the power stepped: if the mean power between two knots lies between that before and that after
+them, there is one instant at which a step from the one to the other gives just that energy. (Finding a discontinuity inside a
+cell from its neighbours is known as subcell resolution: Harten 1989, J. Comput. Phys. 83, 148-184.) So a region that is itself
+the burst of power is not charged too little. From the knots alone, and the powers that the device cannot leave, each point has
+an interval that always holds; nothing in it rests on the estimate of the tick, or on bends. Everything here is pure: time
+comes in with the readings.
 
 When the counter was refreshed, within the certain window, :mod:`impactsdk.energy.tick` estimates.
 """
@@ -10,7 +14,7 @@ When the counter was refreshed, within the certain window, :mod:`impactsdk.energ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from impactsdk.energy.tick import Tick
 from impactsdk.model import Channel
@@ -24,6 +28,8 @@ SILENCE_NS = 1_000_000_000
 """How long a device may not answer, by default, before spans stop waiting for it."""
 _ABSURD_W = 1e6
 """No board, package or module uses a megawatt: a jump that implies more is not energy."""
+_STEP = 0.05
+"""A change of power by less than this part is not worth a bend."""
 
 
 @dataclass(slots=True, eq=False)
@@ -34,7 +40,7 @@ class Knot:
     process's part of its energy; ``failed``, the device did not answer for some of it; ``lost``, what it used is not known
     (``lost_j`` at the most), as before the ``first``; ``late_j``, energy of a time that was settled without it; the gains of
     a model's lower and upper estimate. ``real`` is false where F was only agreed to be flat so that spans need not wait for a
-    device that stands still or does not answer.
+    device that stands still or does not answer, or has a ``bend`` within an interval; the fields of a bend are that interval's.
     """
 
     at_ns: int
@@ -44,6 +50,7 @@ class Knot:
     own_j: float = 0.0
     share: float = 1.0
     real: bool = True
+    bend: bool = False
     first: bool = False
     failed: bool = False
     lost: bool = False
@@ -69,6 +76,7 @@ class Curve:
         self._raw_high_j: float | None = None
         self._seen_ns = _NEVER_NS  # just before the last reading that showed the accepted value
         self._read_ns = _NEVER_NS  # just before the last reading that was accepted
+        self._settled_ns = _NEVER_NS
         self._failing = False
         self._suspect: tuple[float, int] | None = None
         self._max_w = math.inf if channel.max_power_w is None else channel.max_power_w
@@ -154,7 +162,31 @@ class Curve:
             knot.low_gain = min(max((low_j - (self._raw_low_j or 0.0)) / step_j, 0.0), 1.0)
             knot.high_gain = max((high_j - (self._raw_high_j or 0.0)) / step_j, 1.0)
         self._accept(knot, energy_j, before_ns, low_j, high_j)
+        if self.bends:
+            self._bend()
         return knot
+
+    def _bend(self) -> None:
+        """Now that the interval after it is known: where in the last but one interval the power stepped, if it did."""
+        knots = self.knots
+        if len(knots) < 4 or knots[-3].at_ns < self._settled_ns:
+            return
+        before = knots[-5] if knots[-4].bend else knots[-4]
+        start, end, after = knots[-3:]
+        if not before.real or any(knot.failed or knot.lost or knot.late_j or not knot.real for knot in (start, end, after)):
+            return
+        elapsed_ns = end.at_ns - start.at_ns
+        left = (start.energy_j - before.energy_j) / (start.at_ns - before.at_ns)
+        mean = (end.energy_j - start.energy_j) / elapsed_ns
+        right = (after.energy_j - end.energy_j) / (after.at_ns - end.at_ns)
+        if not min(left, right) < mean < max(left, right) or abs(left - right) < _STEP * max(left, right):
+            return
+        at_ns = start.at_ns + round((mean - right) / (left - right) * elapsed_ns)
+        if start.at_ns < at_ns < end.at_ns:
+            step_j = min(left * (at_ns - start.at_ns), end.energy_j - start.energy_j)
+            bend = replace(end, at_ns=at_ns, lo_ns=at_ns, hi_ns=at_ns, real=False, bend=True)
+            bend.energy_j, bend.own_j = start.energy_j + step_j, start.own_j + end.share * step_j
+            knots.insert(-2, bend)
 
     def _accept(self, knot: Knot, energy_j: float, before_ns: int, low_j: float | None, high_j: float | None) -> None:
         self._previous_j = knot.energy_j if self._last_real is None else self._last_real.energy_j
@@ -194,16 +226,26 @@ class Curve:
         return self._tick.period_ns
 
     @property
-    def poll_s(self) -> float:
-        """How often this counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
-        return self._tick.poll_s
+    def bends(self) -> bool:
+        """Whether it was observed to tick: F is then settled one tick later, when it is known whether it bends."""
+        return self._tick.in_steps
 
-    def expects_ns(self, now_ns: int, *, within_ns: int = 0) -> int:
-        """Before when a reading would show nothing new; with ``within_ns``, nothing that is worth a reading so soon."""
+    @property
+    def reach(self) -> int:
+        """How many knots on each side say something about a point."""
+        return 5 if self.bends else 3  # two of the five may be bends
+
+    @property
+    def poll_ns(self) -> int:
+        """How often this counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
+        return self._tick.poll_ns
+
+    def due_ns(self, now_ns: int, *, within_ns: int = 0) -> int:
+        """When a reading is worth most: before and after a tick; with ``within_ns``, not before each of them."""
         last = self._last_real
         if last is None or self._failing:
-            return now_ns
-        return self._tick.expects_ns(last.at_ns, now_ns, within_ns=within_ns)
+            return now_ns + self._tick.poll_ns
+        return self._tick.due_ns(last.at_ns, now_ns, within_ns=within_ns)
 
     @property
     def power_w(self) -> float | None:
@@ -218,17 +260,25 @@ class Curve:
     def settled_ns(self, now_ns: int, *, final: bool = False) -> int:
         """Up to when F will not change any more.
 
-        Normally the lower end of the last knot's window. A counter that stands still, or a device that does not answer,
-        holds spans up only for a bounded time: then F is agreed to be flat, and what the device says later is accounted for
-        as energy of that past time which no span is charged with. ``final`` agrees at once.
+        Normally the lower end of the last knot's window; where F may yet bend after it, the last knot but one. A counter that
+        stands still, or a device that does not answer, holds spans up only for a bounded time: then F is agreed to be flat,
+        and what the device says later is accounted for as energy of that past time which no span is charged with. ``final``
+        agrees at once.
         """
-        last = self._last_real
-        if last is None:
+        settled_ns = self._settled(now_ns, final=final)
+        self._settled_ns = max(self._settled_ns, settled_ns)
+        return settled_ns
+
+    def _settled(self, now_ns: int, *, final: bool) -> int:
+        last, newest = self._last_real, self.knots[-1] if self.knots else None
+        if last is None or newest is None:
             return now_ns
-        settled_ns = max(
-            last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns, self.knots[-1].at_ns if not self.knots[-1].real else 0
-        )
-        settled_ns = min(settled_ns, self.knots[-1].at_ns)
+        if not newest.real:
+            settled_ns = newest.at_ns
+        elif self.bends and len(self.knots) > 1:
+            settled_ns = self.knots[-2].at_ns
+        else:
+            settled_ns = min(last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns, last.at_ns)
         patience_ns = _STALL_NS if self.tick_ns is None else max(150_000_000, round(2.5 * self.tick_ns))
         if now_ns - self._read_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
@@ -268,6 +318,6 @@ class Curve:
     def forget(self, before_ns: int) -> None:
         """Drop the knots that no point at or after ``before_ns`` needs."""
         unneeded = 0
-        while unneeded + 4 < len(self.knots) and self.knots[unneeded + 3].at_ns < before_ns:
+        while unneeded + self.reach + 1 < len(self.knots) and self.knots[unneeded + self.reach].at_ns < before_ns:
             unneeded += 1
         del self.knots[:unneeded]

@@ -14,7 +14,10 @@ from impactsdk.protocols import Clock, EnergySource
 __all__ = ["IDLE_S", "Probe"]
 
 IDLE_S = 10.0
-_QUIET_S = 0.4
+_IDLE_NS = round(IDLE_S * 1e9)
+_QUIET_NS = 400_000_000
+_PAIRED = 2
+"""So many counters are read just before and just after their ticks; more, each with a phase of its own, evenly."""
 _SECOND_NS = 1_000_000_000
 _Warn = Callable[[str, str], None]
 
@@ -37,10 +40,15 @@ class Probe:
         self.dead = False
         self.hung = False
         self.due_ns = 0
+        self.period_ns = 0
+        """How often it deserves to be read while regions begin and end."""
         self._warn = warn
-        self._interval_s = interval_s
+        self._interval_ns = round(interval_s * 1e9)
+        self._rest_ns = max(_QUIET_NS, self._interval_ns)
+        self._curves: tuple[Curve, ...] = ()
         self._failures = 0
         self._opened = False
+        self._looks_ns = (0, 0, 0, 0)  # the last readings but this
 
     def open(self) -> None:
         """Find the channels.
@@ -54,7 +62,7 @@ class Probe:
                 if not isinstance(channel, Channel):
                     raise TypeError(f"open() must return impactsdk.model.Channel objects, not {type(channel).__name__}")
                 self.curves[channel.id] = Curve(channel)
-                self.curves[channel.id].silence_ns = max(SILENCE_NS, round(3e9 * self._interval_s))
+                self.curves[channel.id].silence_ns = max(SILENCE_NS, 3 * self._interval_ns)
         except SourceUnavailableError:
             raise
         except BaseException as error:  # even an exit: it is our thread, not the user's, that would end
@@ -62,14 +70,8 @@ class Probe:
         ticks_s = [curve.channel.tick_s for curve in self.curves.values()]
         self.immediate = all(tick_s is not None and tick_s <= 0.004 for tick_s in ticks_s)
         self.counts = all(tick_s is None for tick_s in ticks_s) or bool(getattr(self.source, "counts", False))
+        self._curves = tuple(self.curves.values())
         self._opened = True
-
-    @property
-    def period_s(self) -> float:
-        """How often it deserves to be read while regions are open."""
-        if self._failures:
-            return float(min(self._interval_s * 2 ** min(self._failures, 6), IDLE_S))
-        return min([curve.poll_s for curve in self.curves.values()] + [self._interval_s])
 
     def poll(self, took: Callable[[Curve, Knot | None], None], unwanted: Callable[[], bool], *, quiet: bool = False) -> None:
         """Read all channels once into their curves; a failure is a gap. Stops quietly once it is ``unwanted``.
@@ -122,14 +124,23 @@ class Probe:
             self._look_at_utilization()
 
     def _due_ns(self, now_ns: int, *, quiet: bool) -> int:
-        due_ns = now_ns + round(self.period_s * 1e9)
+        interval_ns = self._interval_ns
         if self._failures:
-            return due_ns
-        rest_ns = round(max(_QUIET_S, self._interval_s) * 1e9) if quiet and self.counts else 0
+            self.period_ns = min(interval_ns * 2 ** min(self._failures, 6), _IDLE_NS)
+            return now_ns + self.period_ns
+        rest_ns = self._rest_ns if quiet and self.counts else 0
         if rest_ns and self.immediate:
             return now_ns + rest_ns
-        expected_ns = min((curve.expects_ns(now_ns, within_ns=rest_ns) for curve in self.curves.values()), default=0)
-        return max(due_ns, min(expected_ns, now_ns + (rest_ns or round(self._interval_s * 1e9))))
+        period_ns, due_ns = interval_ns, now_ns + (rest_ns or interval_ns)
+        for curve in self._curves:
+            period_ns = min(period_ns, curve.poll_ns)
+            due_ns = min(due_ns, curve.due_ns(now_ns, within_ns=rest_ns))
+        self.period_ns = period_ns
+        if len(self._curves) > _PAIRED:
+            due_ns = max(due_ns, now_ns + period_ns)
+        # Two readings may be close together; four are no closer than evenly spread ones.
+        first_ns, self._looks_ns = self._looks_ns[0], (*self._looks_ns[1:], now_ns)
+        return max(due_ns, first_ns + 4 * period_ns)
 
     def _look_at_utilization(self) -> None:
         ask = getattr(self.source, "utilization", None)

@@ -23,8 +23,6 @@ _TOGETHER_NS = 3_000_000
 """What is due so soon is read in the same round: a wake costs more than a reading."""
 _ALONG = 0.45
 """How much of its period a source may be read early, for the company."""
-_GRACE = 0.1
-"""How much of its period it is left to wait for company."""
 _SETTLE_NS = 500_000_000
 """The totals are brought up to date this often; sooner, with the reading that allows it, only what somebody waits for."""
 _AGAIN_NS = 100_000_000
@@ -187,7 +185,7 @@ class Sampler:
                     continue
                 asked = first or stopping or (urgent and probe.immediate)
                 # One that may be read at any time is read along with news of another: what both show then settles at once.
-                along = self._knots and probe.immediate and now_ns >= probe.due_ns - round(_ALONG * probe.period_s * 1e9)
+                along = self._knots and probe.immediate and now_ns >= probe.due_ns - _ALONG * probe.period_ns
                 if not (asked or along or now_ns >= probe.due_ns):
                     continue
                 self.calling(probe)
@@ -240,12 +238,7 @@ class Sampler:
                 self._urgent = True
                 self._waker.wait(0.01)
                 return
-            grace = _GRACE if not all(probe.immediate for probe in working) else 0.0
-            due_ns = min(
-                (probe.due_ns + round(grace * probe.period_s * 1e9) * probe.immediate for probe in working),
-                default=now_ns + 100_000_000,
-            )
-            wait_s = max(0.001, (due_ns - now_ns) * 1e-9)
+            wait_s = max(0.001, (self._next_ns(working, now_ns) - now_ns) * 1e-9)
             if self._waiting():
                 self._stirred_ns = now_ns
             if now_ns - self._stirred_ns <= _QUIET_NS:
@@ -264,3 +257,18 @@ class Sampler:
         self._sleeping(False)
         for probe in working:
             probe.due_ns = 0
+
+    @staticmethod
+    def _next_ns(working: Sequence[Probe], now_ns: int) -> int:
+        """When the next of them is due; those that may be read at any time are left to wait a little for company."""
+        due_ns = alone_ns = now_ns + 10 * _LINGER_NS
+        company = False
+        for probe in working:
+            if probe.immediate:
+                alone_ns = min(alone_ns, probe.due_ns + probe.period_ns // 10)
+            else:
+                company = True
+                due_ns = min(due_ns, probe.due_ns)
+        if company:
+            return min(due_ns, alone_ns)
+        return min([probe.due_ns for probe in working], default=now_ns + _AGAIN_NS)

@@ -50,6 +50,10 @@ class Lane(NamedTuple):
         least_j, most_j = self.curve.bounds_j(at_ns, around)
         return _own_at(least_j, anchor, around), _own_at(most_j, anchor, around)
 
+    def blur_ns(self, at_ns: int) -> int:
+        """How far ``at_ns`` is from the nearest knot; a bend is none."""
+        return min(abs(at_ns - knot.at_ns) for knot in {self.knot, self.previous, *self.since} if not knot.bend)
+
     @property
     def gain(self) -> float:
         """How much more than the nominal energy a model's upper estimate allows: all of it may fall on one side of a point."""
@@ -157,7 +161,7 @@ class Segment:
 
     def blur_ns(self, at_ns: int) -> int:
         """How far ``at_ns`` is from the nearest knot, at most, over the channels: the time that had to be interpolated."""
-        return max((min(lane.knot.at_ns - at_ns, at_ns - lane.previous.at_ns) for lane in self._lanes), default=0)
+        return max((lane.blur_ns(at_ns) for lane in self._lanes), default=0)
 
     @property
     def error_j(self) -> float:
@@ -175,22 +179,22 @@ class Segment:
 
 def _lane(curve: Curve, at_ns: int) -> Lane | None:
     """The straight piece that begins at or before ``at_ns``; ``None`` before the first reading."""
-    knots = curve.knots
+    knots, reach = curve.knots, curve.reach
     index = min(bisect_right(knots, at_ns, key=_at_ns), len(knots) - 1)
     if index < 1 or knots[0].at_ns > at_ns:
         return None
     knot, previous = knots[index], knots[index - 1]
     rate = (knot.own_j - previous.own_j) / (knot.at_ns - previous.at_ns)
     first = last = index  # of what is on the same side of any reset as the interval, or as its end where it is lost
-    while not knots[first].lost and first > max(0, index - 3):
+    while not knots[first].lost and first > max(0, index - reach):
         first -= 1
-    while last + 1 < min(len(knots), index + 4) and not knots[last + 1].lost:
+    while last + 1 < min(len(knots), index + reach + 1) and not knots[last + 1].lost:
         last += 1
     since = tuple(knots[first : last + 1])
     if not knot.lost:
         return Lane(curve, knot, previous, since, since, rate)
     first = index - 1
-    while not knots[first].lost and first > max(0, index - 3):
+    while not knots[first].lost and first > max(0, index - reach):
         first -= 1
     return Lane(curve, knot, previous, since, tuple(knots[first:index]), rate)
 

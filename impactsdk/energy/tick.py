@@ -15,8 +15,11 @@ __all__ = ["Tick"]
 _FAST_NS = 10_000_000
 """A counter that has changed at each of many readings this far apart ticks at least this fast."""
 _FAST_RUN = 30
+_SLOWEST_NS = 100_000_000
 _FOLLOWED = 4
 """Over so many the ticks can be counted without looking at each."""
+_WIDEST, _NARROWEST = 1 / 8, 1 / 32
+"""How far from a tick it is read before and after it, in periods: less and less while the tick is found between the two."""
 
 
 class Tick:
@@ -35,6 +38,7 @@ class Tick:
         self._in_phase = True
         self._seen_ns = 0  # the last tick that was seen to happen, in a window narrower than the period
         self._next_to = True  # whether no tick has been let pass since
+        self._margin = _WIDEST
 
     def still(self) -> None:
         """A reading showed nothing new."""
@@ -81,6 +85,9 @@ class Tick:
             self.period_ns = period_ns + 0.1 * ((at_ns - before_ns) / ticks - period_ns)
         if self._next_to:
             self._gaps.append(at_ns - before_ns)
+            if period_ns is not None:
+                caught = 2 * window_ns <= period_ns
+                self._margin = max(0.97 * self._margin, _NARROWEST) if caught else min(2 * self._margin, _WIDEST)
         self._seen_ns, self._next_to = at_ns, True
         if self.period_ns is None:
             if len(self._gaps) >= 3:
@@ -89,29 +96,40 @@ class Tick:
             self.period_ns = float(median(self._gaps))
         return at_ns
 
-    def expects_ns(self, last_ns: int, now_ns: int, *, within_ns: int = 0) -> int:
-        """Before when a reading would show nothing new after that of ``last_ns``: an eighth of a period before the next tick.
+    def due_ns(self, last_ns: int, now_ns: int, *, within_ns: int = 0) -> int:
+        """When the next reading is worth most: just before the next tick after that of ``last_ns``, and then just after it.
 
-        Or before that tick of those ``within_ns`` of the last one which comes last: the ones between need not be seen.
+        So two readings a tick are enough to know well when it was. Or before that tick of those ``within_ns`` of the last one
+        which comes last: the ones between need not be seen.
         """
-        if self.declared_ns is not None or self.period_ns is None or not self._in_phase or self._changes_in_a_row >= _FAST_RUN:
-            return now_ns
+        even_ns, period_ns = now_ns + self.poll_ns, self.period_ns
+        if self.declared_ns is not None or period_ns is None or not self._in_phase or self._changes_in_a_row >= _FAST_RUN:
+            return even_ns
         # A tick that was found in a wide window is found better if the next one is not let pass.
-        ticks = max(1, min(within_ns // self.period_ns, _FOLLOWED)) if last_ns == self._seen_ns else 1
-        if now_ns - last_ns > (ticks - 0.3) * self.period_ns:
-            return now_ns
-        return round(last_ns + (ticks - 0.125) * self.period_ns)
+        ticks = max(1, min(within_ns // period_ns, _FOLLOWED)) if last_ns == self._seen_ns else 1
+        margin_ns = (self._margin if ticks == 1 and self._next_to else _WIDEST) * period_ns
+        tick_ns = last_ns + ticks * period_ns
+        if now_ns < tick_ns - 2 * margin_ns:
+            return round(tick_ns - margin_ns)
+        if now_ns < tick_ns:
+            return round(tick_ns + margin_ns)
+        return min(even_ns, round(now_ns + max(2 * margin_ns, now_ns - tick_ns)))  # it is late, or has ceased to tick
 
     @property
-    def poll_s(self) -> float:
+    def in_steps(self) -> bool:
+        """Whether it was observed that the counter ticks, and more slowly than it is read."""
+        return self.declared_ns is None and self.period_ns is not None and self.period_ns > _FAST_NS
+
+    @property
+    def poll_ns(self) -> int:
         """How often the counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
         if self.declared_ns is not None and self.declared_ns <= 4_000_000:
-            return 0.1
+            return _SLOWEST_NS
         if self.period_ns is None:
-            return 0.01
+            return _FAST_NS
         if self.declared_ns is None and self.period_ns <= _FAST_NS and self._changes_in_a_row >= _FAST_RUN:
-            return 0.1
-        return min(max(self.period_ns * 1e-9 / 4, 0.01), 0.1)
+            return _SLOWEST_NS
+        return min(max(round(self.period_ns / 4), _FAST_NS), _SLOWEST_NS)
 
 
 def median(values: Sequence[int]) -> float:

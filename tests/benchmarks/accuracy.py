@@ -76,7 +76,7 @@ def _measure(counter: Counter, spans_s: list[tuple[float, float]], poller: Polle
                     ledger.start(entry, None, event_ns)
                 done += 1
             ledger.close()
-        at_s += poller.READ_S + curve.poll_s + poller.late_s()
+        at_s = 1e-9 * min(max(curve.due_ns(now_ns), now_ns + 1_000_000), now_ns + 100_000_000) + poller.late_s()
     return entries
 
 
@@ -146,5 +146,8 @@ def run(*, quick: bool = False) -> Iterator[Table]:
     table.note(
         "  whose power is constant: it is exact as soon as a tick lies in the span, and would not be with any other load"
     )
-    table.note("ours: read at a quarter of the tick that was observed (10 ms at least), between knots linear, limit 330 W")
+    table.note(
+        "ours: read just before and just after each tick, as it was observed, with a limit of 330 W; a step of power is placed"
+    )
+    table.note("  by the ticks around it, which takes one whole tick of the burst: spans shorter than two ticks have none")
     yield table

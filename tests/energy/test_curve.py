@@ -115,8 +115,9 @@ def test_a_curve_never_falls_and_never_passes_the_counter(device, waits) -> None
         for segment in timeline.advance(at_ns + width_ns):
             assert segment.start_ns >= until_ns
             assert min(segment.total_rates) >= 0
-            # Within rounding: a step over a nanosecond is a great rate.
-            assert segment.total_rates[0] >= (segment.rates[0] + segment.late_rates[0]) * (1 - 1e-12) - 1e-15
+            # Within the rounding of the levels: a step over a nanosecond is a great rate.
+            rounding = 4 * math.ulp(shown_j) / (segment.end_ns - segment.start_ns)
+            assert segment.total_rates[0] >= (segment.rates[0] + segment.late_rates[0]) * (1 - 1e-12) - rounding
             until_ns = segment.end_ns
         at_ns += width_ns + wait_ns
         assert [knot.at_ns for knot in curve.knots] == sorted({knot.at_ns for knot in curve.knots})
@@ -276,15 +277,15 @@ def test_the_tick_is_learnt_though_the_polls_are_late_at_random(tick_ms: int, po
         curve.add(device.shown_j(at_ns + late_ns), at_ns + late_ns, at_ns + late_ns + 100_000)
         at_ns += poll_ms * MS
     assert curve.tick_ns == pytest.approx(tick_ms * MS, rel=0.1)
-    assert curve.poll_s == pytest.approx(max(0.01, tick_ms / 4000), rel=0.15)
+    assert curve.poll_ns == pytest.approx(max(10, tick_ms / 4) * MS, rel=0.15)
 
 
 def test_a_counter_that_changes_at_each_of_many_readings_is_read_no_faster_than_the_slowest() -> None:
     curve, at_ns = Curve(channel(tick_s=None)), START_NS
     for n in range(100):
         curve.add(float(n), at_ns, at_ns)
-        at_ns += round(curve.poll_s * 1e9)
-    assert curve.poll_s == 0.1
+        at_ns += curve.poll_ns
+    assert curve.poll_ns == 100 * MS
     assert curve.tick_ns == 10 * MS
 
 
@@ -307,9 +308,63 @@ def test_ticks_that_are_let_pass_are_counted_and_the_phase_is_kept(tick_ms: floa
                 off_ms.append(abs(knot.at_ns - ticks_ns[latest]) / MS)
                 assert knot.lo_ns <= ticks_ns[latest] <= knot.hi_ns
         within_ns = 400 * MS if quiet else 0
-        due_ns = max(at_ns + round(curve.poll_s * 1e9), curve.expects_ns(at_ns, within_ns=within_ns))
+        due_ns = curve.due_ns(at_ns, within_ns=within_ns)
         at_ns = due_ns + round(abs(chance.gauss(0, 1.0)) * MS)
     assert reads < 55_000 / tick_ms  # half of the two a tick that it takes otherwise
     assert curve.tick_ns == pytest.approx(tick_ms * MS, rel=0.02)
     assert sorted(off_ms)[len(off_ms) // 2] < 0.1 * tick_ms
     assert counted > reads / 2
+
+
+class Ticks:
+    """A board that draws 300 W, whose counter ticks at known instants, and a curve that is read when it is due."""
+
+    def __init__(self, tick_ms: float, jitter_ms: float, late_ms: float, *, seed: int, seconds: int) -> None:
+        self._chance = random.Random(seed)
+        self._late_ms = late_ms
+        self.ticks_ns = [START_NS - self._chance.randrange(round(tick_ms * MS))]
+        while self.ticks_ns[-1] < START_NS + (seconds + 2) * S:
+            self.ticks_ns.append(self.ticks_ns[-1] + max(1, round(tick_ms * MS + self._chance.gauss(0, jitter_ms * MS))))
+        self.curve, self.now_ns = Curve(channel(tick_s=None)), START_NS
+
+    def read(self) -> tuple[int, int] | None:
+        """Wait until it is due and read; how wide the window of a new value is, and how far off it was placed."""
+        latest = bisect.bisect_right(self.ticks_ns, self.now_ns) - 1
+        knot = self.curve.add(0.3 * (self.ticks_ns[latest] - self.ticks_ns[0]) / MS, self.now_ns - 20_000, self.now_ns + 20_000)
+        found = None
+        if knot is not None:
+            assert knot.lo_ns <= self.ticks_ns[latest] <= knot.hi_ns or not latest or knot.first
+            found = knot.hi_ns - knot.lo_ns, abs(knot.at_ns - self.ticks_ns[latest])
+        self.curve.settled_ns(self.now_ns)
+        self.curve.forget(self.now_ns - 2 * S)
+        self.now_ns = self.curve.due_ns(self.now_ns) + round(abs(self._chance.gauss(0, self._late_ms)) * MS)
+        return found
+
+
+@pytest.mark.parametrize("tick_ms", [20, 50, 100])
+@pytest.mark.parametrize(("jitter_ms", "late_ms", "window"), [(0.0, 0.1, 0.1), (0.3, 0.3, 0.15), (0.1, 2.0, 0.4)])
+def test_two_readings_a_tick_find_it_in_a_narrow_window(tick_ms: int, jitter_ms: float, late_ms: float, window: float) -> None:
+    board = Ticks(tick_ms, jitter_ms, late_ms, seed=1, seconds=30)
+    for _ in range(20_000 // tick_ms):  # the margin narrows while the tick is found within it
+        board.read()
+    since_ns, reads, found = board.now_ns, 0, []
+    while board.now_ns < since_ns + 5 * S:
+        reads += 1
+        found.append(board.read())
+    knots = [knot for knot in found if knot is not None]
+    assert reads <= 2.3 * 5_000 / tick_ms
+    assert len(knots) >= 0.95 * 5_000 / tick_ms
+    assert sorted(wide_ns for wide_ns, _ in knots)[len(knots) // 2] <= window * tick_ms * MS
+    assert sorted(off_ns for _, off_ns in knots)[len(knots) // 2] <= 0.05 * tick_ms * MS
+
+
+def test_a_counter_that_ceases_to_tick_is_not_read_ever_faster() -> None:
+    board = Ticks(100, 0.1, 0.1, seed=1, seconds=30)
+    while board.now_ns < START_NS + 20 * S:
+        board.read()
+    del board.ticks_ns[bisect.bisect_right(board.ticks_ns, board.now_ns) :]
+    stopped_ns, reads = board.now_ns, 0
+    while board.now_ns < stopped_ns + S:
+        board.read()
+        reads += 1
+    assert reads < 50  # every 25 ms, and a few around where the tick should have been

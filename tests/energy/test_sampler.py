@@ -395,3 +395,39 @@ def test_what_ends_at_an_instant_that_is_settled_already_is_settled_too() -> Non
                     clock.advance(0.2)
                 inner.result(timeout_s=2.0)  # settles everything up to now, at which the outer one ends, too
             assert region.result(timeout_s=2.0).energy_j == pytest.approx(220.0)
+
+
+class Boards:
+    """One source with many boards whose counters tick at the same rate, each with a phase of its own."""
+
+    def __init__(self, number: int, tick_s: float = 0.1) -> None:
+        self.name, self.reads = "boards", 0
+        self._boards = [
+            SimulatedSource(200.0, id=f"gpu:{index}", tick_s=tick_s, phase_s=tick_s * index / number) for index in range(number)
+        ]
+
+    def open(self, clock: FakeClock) -> list[Channel]:
+        return [channel for board in self._boards for channel in board.open(clock)]
+
+    def read(self) -> Iterator[Reading]:
+        self.reads += 1
+        for board in self._boards:
+            yield from board.read()
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("number", "reads_a_tick"), [(1, 2.2), (2, 4.2), (8, 4.2)])
+def test_many_boards_with_phases_of_their_own_are_not_read_more_often_for_it(number: int, reads_a_tick: float) -> None:
+    clock, boards = FakeClock(), Boards(number)
+    with meter_of(boards, clock=clock) as meter:
+        with meter.measured("all", span=False) as whole:
+            reads = []
+            for _ in range(80):
+                reads.append(boards.reads)
+                with meter.measured("step", span=False):
+                    clock.advance(0.1)
+            assert reads[-1] - reads[29] <= 50 * reads_a_tick
+        clock.advance(1.0)
+        assert whole.result().energy_j == pytest.approx(number * 200.0 * 8.0, rel=0.01)
