@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from impactsdk.discovery import candidates
-from impactsdk.energy.curve import Curve, Knot
+from impactsdk.energy.curve import Curve
+from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import Probe
 from impactsdk.energy.registry import Registry, runtime_directory
 from impactsdk.energy.sampler import Sampler

@@ -43,6 +43,7 @@ _log = logging.getLogger(__name__)
 _READY_S = 2.0
 _TICK_NS = 1_000_000_000
 _LONGEST_S = 86_400.0
+_HURRY_S = 0.02
 _LOCK_S = 0.5
 """How long a caller waits for the sampler's thread to let go of the books."""
 _SOME = 500
@@ -191,8 +192,11 @@ class Session(Recorder):
     def flush_ledger(self, timeout_s: float) -> bool:
         """Wait until everything that has ended by now is settled; say whether that was reached."""
         begun, until_ns = time.monotonic(), self.now_ns()
+        hurried = -1.0
         while not self._settled(until_ns):
-            self._hurry()
+            if time.monotonic() - hurried > _HURRY_S:  # what is still missing comes with a counter's tick
+                hurried = time.monotonic()
+                self._hurry()
             self._look_after()
             if time.monotonic() - begun > 0.2 and self.now_ns() == until_ns and not self._books.waiting:
                 break  # a fake clock stands still: no reading will come that says more

@@ -23,7 +23,7 @@ FLOORS = [
     ["protocols"],
     ["setting_values"],
     ["settings"],
-    ["energy.vector", "energy.tick"],
+    ["energy.vector", "energy.tick", "energy.knot"],
     [
         "energy.machine",
         "energy.curve",

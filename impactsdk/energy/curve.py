@@ -1,12 +1,9 @@
 """Turns one counter that moves in steps into one monotone function F(t), with a hard interval around each point.
 
 A change of value between two readings makes a *knot*: the counter reached E at some instant in ``(lo, hi]``. Between knots F
-is linear, with a *bend* where the power stepped: if the mean power between two knots lies between that before and that after
-them, there is one instant at which a step from the one to the other gives just that energy. (Finding a discontinuity inside a
-cell from its neighbours is known as subcell resolution: Harten 1989, J. Comput. Phys. 83, 148-184.) So a region that is itself
-the burst of power is not charged too little. From the knots alone, and the powers that the device cannot leave, each point has
-an interval that always holds; nothing in it rests on the estimate of the tick, or on bends. Everything here is pure: time
-comes in with the readings.
+is linear, with a *bend* where the power stepped (:func:`~impactsdk.energy.knot.bent`). From the knots alone, and the powers
+that the device cannot leave, each point has an interval that always holds; nothing in it rests on the estimate of the tick, or
+on bends. Everything here is pure: time comes in with the readings.
 
 When the counter was refreshed, within the certain window, :mod:`impactsdk.energy.tick` estimates.
 """
@@ -14,50 +11,19 @@ When the counter was refreshed, within the certain window, :mod:`impactsdk.energ
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
 
+from impactsdk.energy.knot import NEVER_NS, Knot, bent
 from impactsdk.energy.tick import Tick
 from impactsdk.model import Channel
 
-__all__ = ["SILENCE_NS", "Curve", "Knot"]
+__all__ = ["SILENCE_NS", "Curve"]
 
-_NEVER_NS = -(1 << 62)
 _STALL_NS = 500_000_000
 """How long a counter whose tick is unknown may stand still before F is taken as flat."""
 SILENCE_NS = 1_000_000_000
 """How long a device may not answer, by default, before spans stop waiting for it."""
 _ABSURD_W = 1e6
 """No board, package or module uses a megawatt: a jump that implies more is not energy."""
-_STEP = 0.05
-"""A change of power by less than this part is not worth a bend."""
-
-
-@dataclass(slots=True, eq=False)
-class Knot:
-    """The counter reached ``energy_j`` at ``at_ns`` (best estimate), certainly within ``(lo_ns, hi_ns]``.
-
-    ``own_j`` is this process's part of it, up to here. What follows speaks of the interval that ends here: ``share``, this
-    process's part of its energy; ``failed``, the device did not answer for some of it; ``lost``, what it used is not known
-    (``lost_j`` at the most), as before the ``first``; ``late_j``, energy of a time that was settled without it; the gains of
-    a model's lower and upper estimate. ``real`` is false where F was only agreed to be flat so that spans need not wait for a
-    device that stands still or does not answer, or has a ``bend`` within an interval; the fields of a bend are that interval's.
-    """
-
-    at_ns: int
-    lo_ns: int
-    hi_ns: int
-    energy_j: float
-    own_j: float = 0.0
-    share: float = 1.0
-    real: bool = True
-    bend: bool = False
-    first: bool = False
-    failed: bool = False
-    lost: bool = False
-    lost_j: float = 0.0
-    late_j: float = 0.0
-    low_gain: float = 1.0
-    high_gain: float = 1.0
 
 
 class Curve:
@@ -74,9 +40,12 @@ class Curve:
         self._raw_j = 0.0  # the counter at the last accepted reading
         self._raw_low_j: float | None = None
         self._raw_high_j: float | None = None
-        self._seen_ns = _NEVER_NS  # just before the last reading that showed the accepted value
-        self._read_ns = _NEVER_NS  # just before the last reading that was accepted
-        self._settled_ns = _NEVER_NS
+        self._seen_ns = NEVER_NS  # just before the last reading that showed the accepted value
+        self._read_ns = NEVER_NS  # just before the last reading that was accepted
+        self.at_once = False
+        """Whether somebody asked for the readings that come: what they show is then settled without waiting for more."""
+        self._settled_ns = NEVER_NS
+        self._bent_before: Knot | None = None
         self._failing = False
         self._suspect: tuple[float, int] | None = None
         self._max_w = math.inf if channel.max_power_w is None else channel.max_power_w
@@ -125,7 +94,7 @@ class Curve:
         return self._knot(step_j, energy_j, before_ns, after_ns, low_j, high_j)
 
     def _begin(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
-        lo_ns = _NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
+        lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, first=True, failed=True, lost=True)
         if math.isfinite(self._max_w):
             knot.lost_j = self._max_w * (knot.hi_ns - knot.at_ns) * 1e-9
@@ -137,9 +106,9 @@ class Curve:
         assert last is not None
         at_ns = max(previous.at_ns + 1, (before_ns + after_ns) // 2)
         # As at the beginning: the value may have been reached long before it was first seen.
-        lo_ns = _NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
+        lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
-        since_ns = last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns
+        since_ns = last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns
         knot.lost_j = self._max_w * (knot.hi_ns - since_ns) * 1e-9
         self._suspect = None
         self._accept(knot, energy_j, before_ns, low_j, high_j)
@@ -150,7 +119,8 @@ class Curve:
     ) -> Knot:
         last = self._last_real
         assert last is not None
-        lo_ns, at_ns = self._tick.place(self._seen_ns, before_ns, after_ns, begun=last.lo_ns > _NEVER_NS)
+        self._bend()
+        lo_ns, at_ns = self._tick.place(self._seen_ns, before_ns, after_ns, begun=last.lo_ns > NEVER_NS)
         at_ns = max(at_ns, self.knots[-1].at_ns + 1)
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), last.energy_j + step_j, failed=self._failing)
         pseudo = self.knots[-1]
@@ -162,30 +132,20 @@ class Curve:
             knot.low_gain = min(max((low_j - (self._raw_low_j or 0.0)) / step_j, 0.0), 1.0)
             knot.high_gain = max((high_j - (self._raw_high_j or 0.0)) / step_j, 1.0)
         self._accept(knot, energy_j, before_ns, low_j, high_j)
-        if self.bends:
-            self._bend()
         return knot
 
     def _bend(self) -> None:
-        """Now that the interval after it is known: where in the last but one interval the power stepped, if it did."""
+        """Now that the interval after it is known and divided: let the last but one bend where the power stepped, if it did."""
         knots = self.knots
-        if len(knots) < 4 or knots[-3].at_ns < self._settled_ns:
+        if not self.bends or knots[-1] is self._bent_before or len(knots) < 4 or knots[-3].at_ns < self._settled_ns:
             return
+        self._bent_before = knots[-1]
         before = knots[-5] if knots[-4].bend else knots[-4]
         start, end, after = knots[-3:]
         if not before.real or any(knot.failed or knot.lost or knot.late_j or not knot.real for knot in (start, end, after)):
             return
-        elapsed_ns = end.at_ns - start.at_ns
-        left = (start.energy_j - before.energy_j) / (start.at_ns - before.at_ns)
-        mean = (end.energy_j - start.energy_j) / elapsed_ns
-        right = (after.energy_j - end.energy_j) / (after.at_ns - end.at_ns)
-        if not min(left, right) < mean < max(left, right) or abs(left - right) < _STEP * max(left, right):
-            return
-        at_ns = start.at_ns + round((mean - right) / (left - right) * elapsed_ns)
-        if start.at_ns < at_ns < end.at_ns:
-            step_j = min(left * (at_ns - start.at_ns), end.energy_j - start.energy_j)
-            bend = replace(end, at_ns=at_ns, lo_ns=at_ns, hi_ns=at_ns, real=False, bend=True)
-            bend.energy_j, bend.own_j = start.energy_j + step_j, start.own_j + end.share * step_j
+        bend = bent(before, start, end, after)
+        if bend is not None:
             knots.insert(-2, bend)
 
     def _accept(self, knot: Knot, energy_j: float, before_ns: int, low_j: float | None, high_j: float | None) -> None:
@@ -201,7 +161,7 @@ class Curve:
         """The time within which the energy of the last knot's interval was certainly used, as far as it is known."""
         knot = self.knots[-1]
         before = next((before for before in reversed(self.knots[:-1]) if before.real), knot)
-        return max(before.lo_ns, self.knots[0].at_ns) if before.lo_ns > _NEVER_NS else before.at_ns, knot.hi_ns
+        return max(before.lo_ns, self.knots[0].at_ns) if before.lo_ns > NEVER_NS else before.at_ns, knot.hi_ns
 
     def divide(self, share: float, most: float | None = None) -> None:
         """Say what part of the last knot's interval this process owes, 0 to 1, and what it may owe at the most."""
@@ -226,9 +186,14 @@ class Curve:
         return self._tick.period_ns
 
     @property
+    def exact(self) -> bool:
+        """Whether each reading shows the energy up to then."""
+        return self._tick.exact
+
+    @property
     def bends(self) -> bool:
-        """Whether it was observed to tick: F is then settled one tick later, when it is known whether it bends."""
-        return self._tick.in_steps
+        """Whether F may bend within an interval, which is known one reading, or tick, later: only then it is settled."""
+        return self._tick.observed or (self._tick.exact and not self.at_once)
 
     @property
     def reach(self) -> int:
@@ -265,6 +230,8 @@ class Curve:
         and what the device says later is accounted for as energy of that past time which no span is charged with. ``final``
         agrees at once.
         """
+        if self.knots:
+            self._bend()
         settled_ns = self._settled(now_ns, final=final)
         self._settled_ns = max(self._settled_ns, settled_ns)
         return settled_ns
@@ -278,7 +245,7 @@ class Curve:
         elif self.bends and len(self.knots) > 1:
             settled_ns = self.knots[-2].at_ns
         else:
-            settled_ns = min(last.lo_ns if last.lo_ns > _NEVER_NS else last.at_ns, last.at_ns)
+            settled_ns = min(last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns, last.at_ns)
         patience_ns = _STALL_NS if self.tick_ns is None else max(150_000_000, round(2.5 * self.tick_ns))
         if now_ns - self._read_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
@@ -310,7 +277,7 @@ class Curve:
                 low_j = max(low_j, knot.energy_j - max_w * (knot.hi_ns - at_ns))
             if knot.lo_ns >= at_ns:
                 high_j = min(high_j, knot.energy_j - min_w * (knot.lo_ns - at_ns))
-            elif knot.lo_ns > _NEVER_NS:
+            elif knot.lo_ns > NEVER_NS:
                 high_j = min(high_j, knot.energy_j + max_w * (at_ns - knot.lo_ns))
         step_j = self.channel.resolution_j
         return low_j - step_j, high_j + step_j

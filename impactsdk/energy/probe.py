@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable
 from types import GeneratorType
 
-from impactsdk.energy.curve import SILENCE_NS, Curve, Knot
+from impactsdk.energy.curve import SILENCE_NS, Curve
+from impactsdk.energy.knot import Knot
 from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableError
 from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock, EnergySource
@@ -67,18 +68,29 @@ class Probe:
             raise
         except BaseException as error:  # even an exit: it is our thread, not the user's, that would end
             raise SourceUnavailableError(f"{self.name} could not be opened: {_said(error)}") from error
-        ticks_s = [curve.channel.tick_s for curve in self.curves.values()]
-        self.immediate = all(tick_s is not None and tick_s <= 0.004 for tick_s in ticks_s)
-        self.counts = all(tick_s is None for tick_s in ticks_s) or bool(getattr(self.source, "counts", False))
+        self.immediate = all(curve.exact for curve in self.curves.values())
+        self.counts = all(curve.channel.tick_s is None for curve in self.curves.values()) or bool(
+            getattr(self.source, "counts", False)
+        )
         self._curves = tuple(self.curves.values())
         self._opened = True
 
-    def poll(self, took: Callable[[Curve, Knot | None], None], unwanted: Callable[[], bool], *, quiet: bool = False) -> None:
+    def poll(
+        self,
+        took: Callable[[Curve, Knot | None], None],
+        unwanted: Callable[[], bool],
+        *,
+        quiet: bool = False,
+        asked: bool = False,
+    ) -> None:
         """Read all channels once into their curves; a failure is a gap. Stops quietly once it is ``unwanted``.
 
-        ``quiet``: nothing begins or ends at present, and the next reading may be later if nothing is lost by that.
+        ``asked``: somebody waits for what this reading can settle. ``quiet``: nothing begins or ends at present, and the next
+        reading may be later if nothing is lost by that.
         """
         now_ns = self.clock.now_ns
+        for each in self._curves:
+            each.at_once = asked
         silent = self.curves.copy()
         problem = ""
         begun_ns = before_ns = now_ns()

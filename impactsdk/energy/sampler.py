@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TypeVar
 
-from impactsdk.energy.curve import Curve, Knot
+from impactsdk.energy.curve import Curve
+from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import IDLE_S, Probe
 from impactsdk.protocols import Clock
 
@@ -190,7 +191,7 @@ class Sampler:
                     continue
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
-                probe.poll(self._note, self.superseded, quiet=now_ns - self._stirred_ns > _QUIET_NS)
+                probe.poll(self._note, self.superseded, quiet=now_ns - self._stirred_ns > _QUIET_NS, asked=asked)
                 if self.superseded():
                     probe.hung = False
                     if self.ended.is_set():

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from operator import attrgetter
 from typing import NamedTuple
 
-from impactsdk.energy.curve import Curve, Knot
+from impactsdk.energy.curve import Curve
+from impactsdk.energy.knot import Knot
 
 __all__ = ["Lane", "Segment", "Timeline"]
 

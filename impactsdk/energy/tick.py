@@ -15,6 +15,7 @@ __all__ = ["Tick"]
 _FAST_NS = 10_000_000
 """A counter that has changed at each of many readings this far apart ticks at least this fast."""
 _FAST_RUN = 30
+_EXACT_NS = 4_000_000
 _SLOWEST_NS = 100_000_000
 _FOLLOWED = 4
 """Over so many the ticks can be counted without looking at each."""
@@ -116,14 +117,19 @@ class Tick:
         return min(even_ns, round(now_ns + max(2 * margin_ns, now_ns - tick_ns)))  # it is late, or has ceased to tick
 
     @property
-    def in_steps(self) -> bool:
-        """Whether it was observed that the counter ticks, and more slowly than it is read."""
-        return self.declared_ns is None and self.period_ns is not None and self.period_ns > _FAST_NS
+    def observed(self) -> bool:
+        """Whether it is known from the readings when the counter ticks."""
+        return self.declared_ns is None and self.period_ns is not None
+
+    @property
+    def exact(self) -> bool:
+        """Whether each reading shows the energy up to then."""
+        return self.declared_ns is not None and self.declared_ns <= _EXACT_NS
 
     @property
     def poll_ns(self) -> int:
         """How often the counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
-        if self.declared_ns is not None and self.declared_ns <= 4_000_000:
+        if self.exact:
             return _SLOWEST_NS
         if self.period_ns is None:
             return _FAST_NS

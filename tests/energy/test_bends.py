@@ -121,6 +121,26 @@ def test_a_bend_is_no_reading_for_the_interval_and_for_what_had_to_be_interpolat
     assert high_j == pytest.approx(BUSY_W * 0.05, abs=0.1)
 
 
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.9])
+@pytest.mark.parametrize(("first_w", "then_w"), [(0.0, 200.0), (200.0, 20.0)])
+def test_where_others_use_the_device_too_it_bends_where_our_own_power_steps(part: float, first_w: float, then_w: float) -> None:
+    others_w = 40.0
+    curve = Curve(Channel(id="cpu:0", type="cpu", method="test", tick_s=0.0, sharing="cpu_time"))
+    curve.add(0.0, START_NS, START_NS)
+    timeline, segments, level_j = Timeline([curve], START_NS), [], 0.0
+    for number in range(1, 20):
+        own_w = first_w if number < 10 else then_w if number > 10 else part * first_w + (1 - part) * then_w
+        level_j += (own_w + others_w) * TICK_NS * 1e-9
+        curve.add(level_j, START_NS + number * TICK_NS, START_NS + number * TICK_NS)
+        curve.divide(own_w / (own_w + others_w))
+        segments += timeline.advance(START_NS + number * TICK_NS)
+    step_ns = START_NS + 9 * TICK_NS + round(part * TICK_NS)
+    for segment in segments:
+        own_w = first_w if segment.end_ns <= step_ns + 1 else then_w
+        assert segment.rates[0] * 1e9 == pytest.approx(own_w, rel=1e-6, abs=1e-6)
+        assert segment.total_rates[0] * 1e9 == pytest.approx(own_w + others_w, rel=1e-6)
+
+
 def measured(power_w: Power, start_s: float, length_s: float, *, phase_s: float, tick_s: float = 0.1) -> tuple[float, float]:
     """What a region from ``start_s`` on is charged, and the truth."""
     clock = FakeClock()
@@ -145,10 +165,15 @@ def measured(power_w: Power, start_s: float, length_s: float, *, phase_s: float,
 
 @pytest.mark.parametrize("phase_s", [0.0, 0.013, 0.05, 0.081])
 @pytest.mark.parametrize("length_s", [0.25, 0.3, 1.0])
-def test_a_region_that_is_the_burst_of_power_is_charged_the_burst(phase_s: float, length_s: float) -> None:
-    start_s = 5.0
+@pytest.mark.parametrize("tick_s", [0.1, 0.0])
+def test_a_region_that_is_the_burst_of_power_is_charged_the_burst(phase_s: float, length_s: float, tick_s: float) -> None:
+    start_s = 5.0 + phase_s  # of a counter without a tick it is the readings, every 100 ms, that have a phase
     energy_j, truth_j = measured(
-        lambda at_s: BUSY_W if start_s <= at_s < start_s + length_s else IDLE_W, start_s, length_s, phase_s=phase_s
+        lambda at_s: BUSY_W if start_s <= at_s < start_s + length_s else IDLE_W,
+        start_s,
+        length_s,
+        phase_s=2 * phase_s if tick_s else 0.0,
+        tick_s=tick_s,
     )
     # Straight between ticks, it would on average be (300 W - 60 W) x 100 ms / 3 too little: 8.9 % of 300 ms.
     assert energy_j == pytest.approx(truth_j, rel=0.02)
