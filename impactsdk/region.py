@@ -225,12 +225,18 @@ class Region:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         session: Any = self.recorder
+        if session is None:
+            raise self._never_entered()
+        token = self.token
+        if token is None:
+            self._leave_again(error)
+            return
+        now_ns = session.now_ns
+        at_ns = now_ns()
         try:
-            now_ns = session.now_ns
-            at_ns = now_ns()
-            _reset(self.token)  # type: ignore[arg-type]
-        except (ValueError, RuntimeError, TypeError, AttributeError):
-            self._leave_otherwise(error)
+            _reset(token)
+        except (ValueError, RuntimeError):  # another context, or left before
+            self._leave_oddly(at_ns, error)
             return
         self.token = None  # let go of it now: one object less per region for the garbage collector to look at
         self.exit_ns = at_ns
@@ -267,15 +273,13 @@ class Region:
         clone.recorder = clone.units = None
         return clone
 
-    def _leave_otherwise(self, error: BaseException | None) -> None:
-        """In another context, left before, entered more than once, or never."""
-        if self.recorder is None:
-            raise self._never_entered() from None
+    def _leave_again(self, error: BaseException | None) -> None:
+        """Left before, or entered more than once: then it is mostly the innermost region that is meant."""
         region, clones = _get(), getattr(self, "clones", None)
-        if self.token is None and clones and region in clones:  # then it is mostly the innermost region that is meant
+        if clones and region in clones:
             clones.remove(region)
             region.__exit__(None, error, None)  # type: ignore[union-attr]
-        else:
+        elif self.recorder is not None:
             self._leave_oddly(self.recorder.now_ns(), error)
 
     def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
