@@ -6,13 +6,15 @@ import logging
 import time
 from collections.abc import Callable
 
+from impactsdk.clock import SystemClock
 from impactsdk.discovery import candidates
+from impactsdk.energy.cpu_time import cgroup_of
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import Probe
 from impactsdk.energy.registry import Registry, runtime_directory
 from impactsdk.energy.sampler import Sampler
-from impactsdk.energy.share import CpuShare, cgroup_of
+from impactsdk.energy.share import CpuShare
 from impactsdk.errors import SourceUnavailableError
 from impactsdk.protocols import Clock
 from impactsdk.settings import Settings
@@ -32,7 +34,6 @@ class Devices:
         self._opened: list[Probe] = []
         self._cpu_share: CpuShare | None = None
         self._cpu_sampled = False
-        self._cpu_marks: dict[str, tuple[float, float]] = {}
 
     def open(self, sampler: Sampler) -> list[Probe]:
         """Open of each group of alternatives the best that can be opened."""
@@ -100,14 +101,16 @@ class Devices:
             self._complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
         boards = [channel.id for channel in shared if channel.sharing == "board"]
         joined_ns = self.registry.join(boundary=boundary, cgroup=cgroup, boards=boards)
-        if self.registry.error is not None and boards:
+        if self.registry.error is not None:
             self._complain(
                 "registry",
-                f"other measuring processes cannot be seen: {self.registry.error}; a GPU that several use is counted by each; "
-                "IMPACTSDK_RUNTIME_DIR names another place",
+                f"other measuring processes cannot be seen: {self.registry.error}; what several measure at once may be counted "
+                "by each; IMPACTSDK_RUNTIME_DIR names another place",
             )
         if any(channel.sharing == "cpu_time" for channel in shared):
-            self._cpu_share = CpuShare(boundary, self.registry, cgroup=cgroup)
+            # A clock that is not the system's is not that of other processes either.
+            directory = self.registry.directory if isinstance(self._clock, SystemClock) else None
+            self._cpu_share = CpuShare(boundary, self.registry, directory=directory, cgroup=cgroup)
         while boards and self._clock.now_ns() < joined_ns <= self._clock.now_ns() + 1_000_000_000:
             time.sleep(0.002)  # once: until then the others do not know of us
 
@@ -124,9 +127,23 @@ class Devices:
             if not self._cpu_sampled:  # once a round, and only in those in which somebody asks
                 self._cpu_share.sample()
                 self._cpu_sampled = True
-            mark = self._cpu_marks.get(curve.channel.id)
-            self._cpu_marks[curve.channel.id] = (self._cpu_share.counted_s, self._cpu_share.busy_s)
-            if mark is not None:
-                curve.divide(self._cpu_share.since(*mark))
+            share = self._cpu_share
+            part = share.part(curve.channel, knot.hi_ns, knot.energy_j, curve.step_j, curve.shown_j)
+            if len(curve.knots) > 1:
+                curve.divide(part)
+            if share.error is not None:
+                self._complain("pool", f"CPU energy is not divided together with other measuring processes: {share.error}")
         elif sharing == "board" and len(curve.knots) > 1:
             curve.divide(*self.registry.board_share(curve.channel.id, *curve.window_ns()))
+
+    def leave(self) -> None:
+        """This process counts nothing any more."""
+        if self._cpu_share is not None:
+            self._cpu_share.leave()
+        self.registry.leave()
+
+    def forsake(self) -> None:
+        """In the child of a fork: what is shared with other processes is the parent's."""
+        if self._cpu_share is not None:
+            self._cpu_share.forsake()
+        self.registry.forsake()

@@ -45,6 +45,9 @@ class Channel:
         resolution_j: The step of the counter.
         sharing: Who else uses the device. ``exclusive``: nobody. ``cpu_time``: every process of the machine, by busy CPU
             time. ``board``: perhaps other measuring processes; split between those that are known.
+        host_range_j: For a counter that shows every process of the host the same joules: after how many it begins anew,
+            ``math.inf`` if it never does. ``None``: each process that reads it sees a start of its own. It lets processes that
+            measure at the same time divide one energy instead of each its own view of it.
         name: What a person calls it, e.g. the model of the board; becomes ``hw.name``.
         parent: The id of the device that contains this one; becomes ``hw.parent``.
         scope: What the counter covers where that is not the device alone, e.g. ``module`` on Grace Hopper (CPU and GPU) or
@@ -60,6 +63,7 @@ class Channel:
     min_power_w: float = 0.0
     resolution_j: float = 0.0
     sharing: Sharing = "exclusive"
+    host_range_j: float | None = None
     name: str | None = None
     parent: str | None = None
     scope: str | None = None

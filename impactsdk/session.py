@@ -271,7 +271,7 @@ class Session(Recorder):
     def forsake(self) -> None:
         """In the child of a fork: all this is the parent's."""
         self.dead = True
-        self._devices.registry.forsake()
+        self._devices.forsake()
         for holder in list(self._holders):
             holder.forsake()
         for instruments in self._instruments:
@@ -397,7 +397,7 @@ class Session(Recorder):
             for probe in self._sampler.probes:
                 if not probe.hung:
                     probe.close()
-            self._devices.registry.leave()
+            self._devices.leave()
             self._book.close()
             if self._outputs.journal is not None:
                 self._outputs.journal.close(self.snapshot())

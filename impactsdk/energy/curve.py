@@ -172,6 +172,16 @@ class Curve:
         if before is not None:
             knot.own_j = before.own_j + share * (knot.energy_j - self._previous_j - knot.late_j)
 
+    @property
+    def step_j(self) -> float:
+        """What the interval that ends at the last knot adds to F."""
+        return self.knots[-1].energy_j - self._previous_j
+
+    @property
+    def shown_j(self) -> float:
+        """What the counter showed at the last accepted reading."""
+        return self._raw_j
+
     def _plausible(self, step_j: float, elapsed_ns: int) -> bool:
         """Whether the device can have used ``step_j`` since the last accepted value; a little slack for clocks and steps."""
         if step_j < 0:

@@ -71,7 +71,7 @@ class Registry:
     """This process's entry and its view of the others'. Without a usable directory it is alone, and :attr:`error` says why."""
 
     def __init__(self, directory: Path) -> None:
-        self._directory = directory
+        self.directory = directory
         self._descriptor: int | None = None
         self._peers: dict[str, Peer] = {}
         self._dead: dict[str, int] = {}
@@ -87,7 +87,7 @@ class Registry:
             self.error = "this platform has no file locks"
             return time.perf_counter_ns()
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             while True:
                 joined_ns = time.perf_counter_ns() + _NOTICE_NS
                 self.me = Peer(key, os.getpid(), os.getppid(), boundary, cgroup, tuple(boards), joined_ns)
@@ -97,7 +97,7 @@ class Registry:
                     return joined_ns
         except OSError as error:
             self.forsake()
-            self.me, self.error = None, f"{self._directory} cannot be written ({error.strerror or error})"
+            self.me, self.error = None, f"{self.directory} cannot be written ({error.strerror or error})"
             return time.perf_counter_ns()
 
     def leave(self) -> None:
@@ -118,7 +118,7 @@ class Registry:
         self._descriptor = self.me = None
 
     def _write(self, peer: Peer) -> None:
-        path = self._directory / f"{peer.key}.json"
+        path = self.directory / f"{peer.key}.json"
         fresh = path.with_suffix(".new")
         descriptor = os.open(fresh, os.O_CREAT | os.O_RDWR | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
         try:
@@ -142,7 +142,7 @@ class Registry:
             return {}
         now_ns = time.perf_counter_ns()
         try:
-            changed_ns = self._directory.stat().st_mtime_ns
+            changed_ns = self.directory.stat().st_mtime_ns
             # A directory's time moves in steps of some milliseconds: one that changed just now may change unseen.
             settled = time.time_ns() - changed_ns > 50_000_000
             if self._stamp != changed_ns or now_ns - self._read_ns > _RECHECK_NS:
@@ -155,7 +155,7 @@ class Registry:
 
     def _load(self, now_ns: int) -> dict[str, Peer]:
         peers: dict[str, Peer] = {} if self.me is None else {self.me.key: self.me}
-        for path in self._directory.glob("*.json"):
+        for path in self.directory.glob("*.json"):
             key = path.stem
             if key in peers:
                 continue

@@ -1,330 +1,175 @@
-"""This process's part of a channel that others use too: busy CPU time over the machine's busy CPU time.
+"""This process's part of the channels that others use, too: busy CPU time over the machine's busy CPU time.
 
-``process`` counts this process and those descendants that do not measure for themselves; ``cgroup`` counts the control
-group (a container, a pod, a job) less what other measuring processes in it count. Thread CPU time is not used: frameworks
-work on threads of their own.
+What is used of a channel is divided once for all measuring processes of the host (:mod:`impactsdk.energy.pool`): each finds its
+part when it reads.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
+from impactsdk.energy.cpu_time import CgroupAccount, ProcessTree
 from impactsdk.energy.machine import busy_and_total_s
-from impactsdk.energy.registry import Peer, Registry
-from impactsdk.model import Boundary
+from impactsdk.energy.pool import Claim, Pool
+from impactsdk.energy.pool_file import PoolFile, process_clock_s
+from impactsdk.energy.registry import Registry
+from impactsdk.model import Boundary, Channel
 
-if TYPE_CHECKING:
-    import psutil
+__all__ = ["CpuShare", "machine_busy_s"]
 
-__all__ = ["CpuShare", "ProcessTree", "cgroup_of", "cgroup_usage_s"]
-
-_SCAN_S = 1.0
-_COST_LIMIT = 400
-"""Looking at other processes may cost one part in so many of the time."""
+_RECHECK_NS = 1_000_000_000
+_SLACK = 4
+"""A device may exceed its limit for a moment; what would need so many times of it is a counter that was reset."""
 
 
 class CpuShare:
-    """Cumulative CPU seconds of this boundary and of the machine, and the part that one is of the other."""
+    """The parts of this boundary in channels that are shared by CPU time.
+
+    Args:
+        boundary: ``process`` or ``cgroup``.
+        registry: The measuring processes of this host; this one has joined.
+        directory: Where the pools are kept for all of them; ``None``: this process divides for itself alone.
+        cgroup: The control group to be counted.
+        own_s: The CPU seconds that count as own, instead of those of the boundary.
+        busy_s: The machine's busy CPU seconds, instead of the system's.
+    """
 
     def __init__(
         self,
         boundary: Boundary,
         registry: Registry,
         *,
-        own_s: Callable[[], float] | None = None,
-        busy_s: Callable[[], float] | None = None,
+        directory: Path | None = None,
         cgroup: str | None = None,
         cgroup_root: Path = Path("/sys/fs/cgroup"),
+        own_s: Callable[[], float] | None = None,
+        busy_s: Callable[[], float] | None = None,
     ) -> None:
+        self._registry = registry
+        self._directory = None if registry.me is None else directory
         self._busy = busy_s or machine_busy_s
+        self._pid = os.getpid()
         if own_s is not None:
             self._own = own_s
         elif boundary == "cgroup" and cgroup is not None:
-            self._own = _CgroupAccount(cgroup, registry, cgroup_root).own_s
+            self._own = CgroupAccount(cgroup, registry, cgroup_root).own_s
+            self._pid = 0  # the clock of this process says nothing about its group
         else:
             self._own = ProcessTree(registry).own_s
-        self._carry_s = 0.0
-        self._last = (self._own(), self._busy())
-        self.counted_s = self.busy_s = 0.0
+        self._key = "" if registry.me is None else registry.me.key
+        self._alone: dict[str, Pool] = {}
+        self._files: dict[str, PoolFile] = {}
+        self._checked_ns = time.perf_counter_ns()
+        self.error: str | None = None
+        """Why the pools are not shared with other processes, if they should be."""
+        self.own_s = self.clock_s = self.busy_s = 0.0
+        self.sample()
 
     def sample(self) -> None:
-        """Look at the clocks; the cumulative seconds are then in :attr:`counted_s` and :attr:`busy_s`.
+        """Look at the clocks; to be done once before the channels that are read together are divided."""
+        self.clock_s = time.process_time()
+        self.own_s, self.busy_s = self._own(), self._busy()
 
-        The kernel counts busy time in steps of some 10 ms; own time beyond the machine's is carried into the next interval
-        instead of being lost.
+    def part(self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float) -> float:
+        """This boundary's part, 0 to 1, of what a channel has used since it was last asked for; nothing the first time.
+
+        Args:
+            channel: The channel.
+            at_ns: When it was read, on the clock of the meter.
+            used_j: What it has used since it was opened, as far as this process knows.
+            step_j: What it has used since it was last asked for.
+            shown_j: What its counter showed, which other processes see, too, if ``channel.host_range_j`` says so.
         """
-        own_s, busy_s = self._own(), self._busy()
-        used_s = max(0.0, own_s - self._last[0]) + self._carry_s
-        gained_s = max(0.0, busy_s - self._last[1])
-        self._last = (own_s, busy_s)
-        counted_s = min(used_s, gained_s)
-        self._carry_s = min(used_s - counted_s, 1.0)
-        self.counted_s += counted_s
-        self.busy_s += gained_s
+        taken_j = None
+        if channel.host_range_j is not None and self._directory is not None:
+            try:
+                taken_j = self._shared(self._directory, channel, step_j, shown_j)
+            except OSError as error:
+                self.error, self._directory = error.strerror or str(error), None
+                self._let_go()
+        if taken_j is None:
+            pool = self._alone.get(channel.id)
+            self._alone[channel.id], taken_j = self._taken(pool, at_ns, used_j, step_j, math.inf, math.inf)
+        return min(1.0, taken_j / step_j) if step_j > 0 else 0.0
 
-    def since(self, counted_s: float, busy_s: float) -> float:
-        """This boundary's part of the busy time from the given cumulative seconds until the last :meth:`sample`, 0 to 1."""
-        return (self.counted_s - counted_s) / (self.busy_s - busy_s) if self.busy_s > busy_s else 0.0
+    def _shared(self, directory: Path, channel: Channel, step_j: float, shown_j: float) -> float:
+        file = self._files.get(channel.id)
+        if file is None:
+            file = self._files[channel.id] = PoolFile(directory, channel.id)
+        if not file.acquire():
+            return 0.0  # what this process is owed stays there
+        try:
+            pool = file.read()
+            if pool is not None and len(pool.claims) > 1:
+                self._drop_the_dead(pool)
+            now_ns = time.perf_counter_ns()
+            assert channel.host_range_j is not None
+            most_w = math.inf if channel.max_power_w is None else _SLACK * channel.max_power_w
+            pool, taken_j = self._taken(pool, now_ns, shown_j, step_j, channel.host_range_j, most_w)
+            file.write(pool)
+        finally:
+            file.release()
+        return taken_j
+
+    def _taken(
+        self, pool: Pool | None, at_ns: int, energy_j: float, step_j: float, range_j: float, most_w: float
+    ) -> tuple[Pool, float]:
+        if pool is None:
+            pool = Pool(at_ns, energy_j, self.busy_s)
+        mine = pool.claims.get(self._key)
+        if mine is not None:
+            mine.own_s, mine.clock_s = self.own_s, self.clock_s
+        used_s = {
+            key: self.own_s if claim is mine else claim.now_s(process_clock_s(claim.pid)) for key, claim in pool.claims.items()
+        }
+        pool.divide(at_ns, energy_j, self.busy_s, used_s, range_j=range_j, max_power_w=most_w)
+        if mine is None:  # from here on
+            pool.claims[self._key] = Claim(self._pid, self.own_s, self.clock_s, self.own_s)
+            return pool, 0.0
+        return pool, pool.take(self._key, step_j)
+
+    def _drop_the_dead(self, pool: Pool) -> None:
+        now_ns = time.perf_counter_ns()
+        if now_ns - self._checked_ns < _RECHECK_NS:
+            return
+        self._checked_ns = now_ns
+        peers = self._registry.peers()
+        for key in list(pool.claims):
+            if key != self._key and (key not in peers or peers[key].left_ns is not None):
+                del pool.claims[key]
+
+    def leave(self) -> None:
+        """Give up this process's claims; what it has not taken is nobody's."""
+        for file in self._files.values():
+            with suppress(OSError):  # the others see anyhow that this process is gone
+                self._leave(file)
+        self._let_go()
+
+    def _leave(self, file: PoolFile) -> None:
+        if not file.acquire():
+            return
+        try:
+            pool = file.read()
+            if pool is not None and pool.claims.pop(self._key, None) is not None:
+                file.write(pool)
+        finally:
+            file.release()
+
+    def forsake(self) -> None:
+        """In the child of a fork: the claims are the parent's."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
 
 def machine_busy_s() -> float:
     """Busy CPU seconds of the whole machine since boot; stolen, idle and waiting time left out."""
     return busy_and_total_s()[0]
-
-
-class ProcessTree:
-    """CPU seconds of a process and its descendants, those that measure for themselves (and theirs) left out."""
-
-    def __init__(self, registry: Registry, pid: int | None = None) -> None:
-        import psutil
-
-        self._registry = registry
-        self._me = psutil.Process(pid)
-        self._is_self = pid is None
-        self._known: dict[int, psutil.Process] = {}
-        self._last_s: dict[int, float] = {}
-        self._awaited: dict[str, int] = {}
-        self._met: set[str] = set()
-        self._scan_at = self._read_at = 0.0
-        self._children_s = self._debt_s = 0.0
-        self._reaped_s = self._reaped_now_s()
-        self._scan(first=True)
-        self._gone()
-
-    def _reaped_now_s(self) -> float:
-        times = os.times() if self._is_self else self._me.cpu_times()
-        return float(times.children_user + times.children_system)
-
-    def own_s(self) -> float:
-        """Cumulative seconds since this object was made, for the descendants; since its start, for the process itself."""
-        if self._childless():
-            return time.process_time() + self._children_s
-        now = time.perf_counter()
-        if now >= self._scan_at:
-            self._scan()
-        if now >= self._read_at:
-            self._read_children()
-            self._read_at = now + min(_COST_LIMIT * (time.perf_counter() - now), 1.0)
-        if self._is_self:
-            return time.process_time() + self._children_s
-        own = self._me.cpu_times()
-        return float(own.user + own.system) + self._children_s
-
-    def _childless(self) -> bool:
-        """Whether there is no child and none was reaped since the last look: one call instead of a walk through /proc."""
-        if not self._is_self or self._known or self._awaited or self._reaped_now_s() != self._reaped_s:
-            return False
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # only asks: whoever waits for a child still finds it
-        except ChildProcessError:
-            return True
-        except (OSError, AttributeError):  # not on this system
-            pass
-        return False
-
-    def _read_children(self) -> None:
-        """Add what the descendants used since the last look; one that ended moves into its parent's reaped time."""
-        measuring = {peer.pid for peer in self._registry.peers().values()}
-        if not measuring.isdisjoint(self._known):
-            self._scan()  # one of them has begun to measure for itself: from now on it is not ours, nor are its children
-        gone = False
-        for _ in range(3):  # until nothing ends while we look: what is gone is then certainly in the reaped time
-            gone = self._gone() or gone
-            reaped_s = self._reaped_now_s()
-            totals_s = {pid: _total_s(process) for pid, process in self._known.items()}
-            if not self._gone():
-                break
-            gone = True
-        gained_s = reaped_s - self._reaped_s
-        self._reaped_s = reaped_s
-        for pid, total_s in totals_s.items():
-            if total_s is None:
-                gained_s -= self._last_s.pop(pid, 0.0)
-                del self._known[pid]
-            else:
-                gained_s += total_s - self._last_s.get(pid, total_s)
-                self._last_s[pid] = total_s
-        if gone:  # the whole time of one that measured is now in somebody's reaped time: it counted that itself
-            gained_s = 0.0
-        self._children_s += max(0.0, gained_s + self._debt_s)
-        # One that ended between the two looks above is missed now and seen in its parent's reaped time the next time; one
-        # that nobody reaped never is, so that the debt is not kept for longer.
-        self._debt_s = min(0.0, gained_s)
-
-    def _gone(self) -> bool:
-        """Whether a descendant that measured for itself has ceased to exist since the last look."""
-        family = {self._me.pid, *self._known}
-        peers = self._registry.peers()
-        self._met &= peers.keys()
-        for key, peer in peers.items():
-            if key not in self._met and peer.parent_pid in family and peer.pid != self._me.pid:
-                self._met.add(key)
-                self._awaited[key] = peer.pid
-        gone = [key for key, pid in self._awaited.items() if not _exists(pid)]
-        for key in gone:
-            del self._awaited[key]
-        return bool(gone)
-
-    def _scan(self, *, first: bool = False) -> None:
-        import psutil
-
-        started = time.perf_counter()
-        # Those that have left, too: what they used was theirs, and the rest is too little to tell apart.
-        measuring = {peer.pid for peer in self._registry.peers().values()}
-        try:
-            descendants = {process.pid: process for process in self._me.children(recursive=True)}
-        except psutil.Error:
-            descendants = {}
-        excluded: set[int] = set()
-        for pid in descendants:
-            line, at = [], pid
-            while at in descendants and at not in excluded and at not in measuring:
-                line.append(at)
-                at = _parent(descendants[at])
-            if at in descendants:
-                excluded.update(line, {at})
-        born_after = time.time() - max(2 * _SCAN_S, started - self._scan_at + 2 * _SCAN_S) if not first else None
-        for pid, process in descendants.items():
-            if pid in excluded:
-                self._known.pop(pid, None)
-                self._last_s.pop(pid, None)
-            elif pid not in self._known:
-                self._known[pid] = process
-                total_s = _total_s(process)
-                # What a child that was born since the last scan has used so far is ours; an older one is taken from here.
-                young = born_after is not None and _born(process) >= born_after
-                self._last_s[pid] = 0.0 if young or total_s is None else total_s
-        self._scan_at = started + max(_SCAN_S, _COST_LIMIT * (time.perf_counter() - started))
-
-
-def _total_s(process: psutil.Process) -> float | None:
-    import psutil
-
-    try:
-        times: Any = process.cpu_times()
-    except psutil.Error:
-        return None
-    return float(times.user + times.system + getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0))
-
-
-def _exists(pid: int) -> bool:
-    import psutil
-
-    return bool(psutil.pid_exists(pid))
-
-
-def _parent(process: psutil.Process) -> int:
-    import psutil
-
-    try:
-        return process.ppid()
-    except psutil.Error:
-        return -1
-
-
-def _born(process: psutil.Process) -> float:
-    import psutil
-
-    try:
-        return process.create_time()
-    except psutil.Error:
-        return 0.0
-
-
-# --- control groups -----------------------------------------------------------------------------------------------------
-
-
-def cgroup_of(table: str) -> str | None:
-    """The path of the CPU control group in the text of ``/proc/<pid>/cgroup``; version 2 (``0::``) or 1 (``cpuacct``)."""
-    unified = None
-    for line in table.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if "cpuacct" in controllers.split(","):
-            return path or None
-        if not controllers:
-            unified = path
-    return unified or None
-
-
-def cgroup_usage_s(cgroup: str, root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cumulative CPU seconds of a control group; ``None`` if they cannot be read."""
-    path = cgroup.lstrip("/")
-    for candidate in (root / path, root):  # inside a container the group is often mounted as the root
-        try:
-            for line in (candidate / "cpu.stat").read_text().splitlines():
-                if line.startswith("usage_usec "):
-                    return int(line.split()[1]) / 1e6
-        except (OSError, ValueError):  # noqa: PERF203 - two paths
-            pass
-    for mount in ("cpuacct", "cpu,cpuacct"):
-        for candidate in (root / mount / path, root / mount):
-            try:
-                return int((candidate / "cpuacct.usage").read_text()) / 1e9
-            except (OSError, ValueError):  # noqa: PERF203
-                pass
-    return None
-
-
-class _CgroupAccount:
-    """CPU seconds of a control group that this process counts, where several processes in it may measure."""
-
-    def __init__(self, cgroup: str, registry: Registry, root: Path) -> None:
-        self._cgroup, self._registry, self._root = cgroup, registry, root
-        self._own_s = 0.0
-        self._looked_ns = time.perf_counter_ns()
-        self._usage_s = cgroup_usage_s(cgroup, root)
-        self._trees: dict[str, tuple[ProcessTree, float]] = {}
-        self._inner: dict[str, float] = {}
-
-    def own_s(self) -> float:
-        since_ns, self._looked_ns = self._looked_ns, time.perf_counter_ns()
-        usage_s = cgroup_usage_s(self._cgroup, self._root)
-        if usage_s is None or self._usage_s is None:
-            self._usage_s = usage_s
-            return self._own_s
-        gained_s = usage_s - self._usage_s
-        self._usage_s = usage_s
-        me = self._registry.me
-        sharers = 1
-        inside = self._cgroup.rstrip("/") + "/"
-        inner: set[str] = set()
-        peers: Mapping[str, Peer] = self._registry.peers()
-        for key, peer in peers.items():
-            if (me is not None and key == me.key) or peer.cgroup is None:
-                continue
-            if peer.counts_at(since_ns, self._looked_ns) is None:
-                continue
-            if peer.boundary == "cgroup" and peer.cgroup == self._cgroup:
-                sharers += 1
-            elif peer.boundary == "cgroup" and peer.cgroup.startswith(inside):
-                inner.add(peer.cgroup)
-            elif peer.boundary == "process" and (peer.cgroup + "/").startswith(inside):
-                gained_s -= self._gained_by(key, peer)
-        gained_s -= sum(self._gained_inside(cgroup) for cgroup in inner)
-        self._trees = {key: tree for key, tree in self._trees.items() if key in peers}
-        self._own_s += max(0.0, gained_s) / sharers
-        return self._own_s
-
-    def _gained_inside(self, cgroup: str) -> float:
-        usage_s = cgroup_usage_s(cgroup, self._root) or 0.0
-        before_s = self._inner.get(cgroup, usage_s)
-        self._inner[cgroup] = usage_s
-        return max(0.0, usage_s - before_s)
-
-    def _gained_by(self, key: str, peer: Peer) -> float:
-        import psutil
-
-        try:
-            tree, before_s = self._trees.get(key, (None, 0.0))  # one that is new may have used all of its time just now
-            if tree is None:
-                tree = ProcessTree(self._registry, peer.pid)
-            now_s = tree.own_s()
-        except psutil.Error:
-            return 0.0
-        self._trees[key] = (tree, now_s)
-        return max(0.0, now_s - before_s)

@@ -15,6 +15,7 @@ servers of one architecture). Where only the provider, a stand-in or nothing is 
 from __future__ import annotations
 
 import csv
+import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ class CpuModelSource:
             tick_s=0.0,
             max_power_w=threads * power.max_high_w,
             sharing="cpu_time",
+            host_range_j=math.inf,
             name=f"{recognition}, {threads} thread{'s' if threads > 1 else ''}",
         )
         return [channel]
@@ -178,7 +180,10 @@ class CpuModelSource:
 
 
 class _Integral:
-    """Joules since it was made: as power is linear in u, its integral needs only elapsed time and busy time."""
+    """Joules since the machine was started: as power is linear in u, the integral needs only elapsed time and busy time.
+
+    Of what was before it was made only the sum counts, which is about the same for every process of the machine.
+    """
 
     def __init__(self, power: ThreadPower, threads: int, clocks: Callable[[], tuple[float, float]], clock: Clock) -> None:
         self._power, self._threads, self._clocks, self._clock = power, threads, clocks, clock
@@ -186,7 +191,8 @@ class _Integral:
         self._at_ns = self._moved_ns = clock.now_ns()
         self._unbooked_s = 0.0
         self._busy_share = 0.0
-        self._joules = (0.0, 0.0, 0.0)
+        thread_s = threads * self._at_ns / 1e9
+        self._joules = power.joules(thread_s, min(self._busy_s, thread_s))
 
     def now_j(self) -> tuple[float, float, float]:
         """Low, best and high joules up to now.

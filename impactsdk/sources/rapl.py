@@ -60,6 +60,7 @@ class EnergyCounter:
         self.resolution_j = _RESOLUTION_J if range_uj is None else range_uj / (2**32 - 1) / 1e6
         self._modulus_uj = None if range_uj is None else range_uj + round(self.resolution_j * 1e6)
         self._plausible_w = plausible_w
+        self.range_j = None if self._modulus_uj is None else self._modulus_uj / 1e6
         self._wrapped_uj = 0
         self._last: tuple[int, int] | None = None
 
@@ -208,6 +209,7 @@ def _channel(zone: Zone, mirrors: Sequence[str], watched_s: float) -> tuple[Chan
         max_power_w=max_power_w,
         resolution_j=counter.resolution_j,
         sharing="cpu_time",
+        host_range_j=counter.range_j,
         name=zone.name + (f" (the same counter as {', '.join(mirrors)})" if mirrors else ""),
     )
     return channel, zone, counter

@@ -1,47 +1,50 @@
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from impactsdk.energy.registry import Peer, Registry
-from impactsdk.energy.share import CpuShare, ProcessTree, _CgroupAccount, cgroup_of, cgroup_usage_s, machine_busy_s
-from impactsdk.testing import wait_until
+from impactsdk.energy.registry import Registry
+from impactsdk.energy.share import CpuShare, machine_busy_s
+from impactsdk.model import Channel
 
-LIMIT_S = 10.0
+ALONE = Channel("sim:0", "cpu", "sim", tick_s=0.0, sharing="cpu_time")
+HOSTS = Channel("sim:0", "cpu", "sim", tick_s=0.0, sharing="cpu_time", host_range_j=math.inf, max_power_w=1e6)
 
 
-def share_of(own: list[float], busy: list[float]) -> tuple[CpuShare, list[float]]:
-    """The shares of each interval, from what the clocks show in turn."""
+class Clocks:
+    """The machine and one process in it, as clocks show them."""
+
+    def __init__(self) -> None:
+        self.own_s = self.busy_s = 0.0
+
+
+def parts(own: list[float], busy: list[float]) -> list[float]:
+    """The part of each interval of 100 ms and one joule, from what the clocks show in turn."""
     clocks = iter(own), iter(busy)
     share = CpuShare("process", Registry(Path()), own_s=lambda: next(clocks[0]), busy_s=lambda: next(clocks[1]))
-    shares, mark = [], (0.0, 0.0)
-    for _ in own[1:]:
+    share.part(ALONE, 0, 0.0, 0.0, 0.0)
+    found = []
+    for turn in range(1, len(own)):
         share.sample()
-        shares.append(share.since(*mark))
-        mark = (share.counted_s, share.busy_s)
-    return share, shares
+        found.append(share.part(ALONE, turn * 100_000_000, float(turn), 1.0, 0.0))
+    return found
 
 
-def test_the_share_is_own_time_over_busy_time() -> None:
-    assert share_of([5.0, 6.0, 6.0, 9.0], [100.0, 102.0, 104.0, 108.0])[1] == pytest.approx([0.5, 0.0, 0.75])
+def test_the_part_is_own_time_over_busy_time() -> None:
+    assert parts([5.0, 6.0, 6.0, 9.0], [100.0, 102.0, 104.0, 108.0]) == pytest.approx([0.5, 0.0, 0.75])
 
 
 def test_nothing_is_ours_while_nothing_is_busy() -> None:
-    assert share_of([5.0, 5.0], [100.0, 100.0])[1] == [0.0]
+    assert parts([5.0, 5.0], [100.0, 100.0]) == [0.0]
 
 
 def test_own_time_beyond_the_machines_is_carried_into_the_next_interval() -> None:
-    share, shares = share_of([0.0, 0.03, 0.03, 0.03], [0.0, 0.02, 0.04, 0.06])
-    assert shares == pytest.approx([1.0, 0.5, 0.0])
-    assert share.counted_s == pytest.approx(0.03)
+    assert parts([0.0, 0.03, 0.03, 0.03], [0.0, 0.02, 0.04, 0.06]) == pytest.approx([1.0, 0.5, 0.0])
 
 
 @settings(max_examples=80)
@@ -49,25 +52,23 @@ def test_own_time_beyond_the_machines_is_carried_into_the_next_interval() -> Non
     st.lists(st.tuples(st.floats(0, 0.1), st.floats(0, 0.1)), min_size=1, max_size=40),
     st.sampled_from([0.0, 0.01, 0.04]),
 )
-def test_the_share_is_never_above_one_and_comes_to_the_truth_over_time(used, step_s: float) -> None:
+def test_the_part_is_never_above_one_and_comes_to_the_truth_over_time(used, step_s: float) -> None:
     # The machine's clock moves in steps, the process's does not.
-    own, busy, others = [0.0], [0.0], 0.0
-    true_s = 0.0
-    for own_s, others_s in used:
+    own, busy, true_s, others_s = [0.0], [0.0], 0.0, 0.0
+    for own_s, other_s in used:
         true_s += own_s
-        others += others_s
-        total_s = true_s + others
+        others_s += other_s
         own.append(true_s)
+        total_s = true_s + others_s
         busy.append(total_s // step_s * step_s if step_s else total_s)
-    share, shares = share_of([*own, true_s], [*busy, true_s + others])
-    assert all(0.0 <= one <= 1.0 + 1e-12 for one in shares)
-    assert share.counted_s == pytest.approx(true_s, abs=1e-9)
+    found = parts([*own, true_s], [*busy, true_s + others_s])
+    assert all(0.0 <= part <= 1.0 for part in found)
+    gained = [after - before for before, after in zip(busy, [*busy[1:], true_s + others_s], strict=True)]
+    assert math.fsum(part * gain_s for part, gain_s in zip(found, gained, strict=True)) == pytest.approx(true_s, abs=1e-9)
 
 
 def test_clocks_that_go_back_take_nothing_away() -> None:
-    share, shares = share_of([5.0, 4.0, 5.0, 6.0], [9.0, 8.0, 9.0, 11.0])
-    assert all(0.0 <= one <= 1.0 for one in shares)
-    assert share.counted_s >= 0.0
+    assert all(0.0 <= part <= 1.0 for part in parts([5.0, 4.0, 5.0, 6.0], [9.0, 8.0, 9.0, 11.0]))
 
 
 def test_the_machine_is_at_least_as_busy_as_this_process() -> None:
@@ -77,253 +78,105 @@ def test_the_machine_is_at_least_as_busy_as_this_process() -> None:
     assert machine_busy_s() - before_s >= 0.15
 
 
-# --- processes ----------------------------------------------------------------------------------------------------------------
-
-BURN = "import time\nt = time.process_time() + {s}\nwhile time.process_time() < t: pass\n"
-WAIT = "import sys\nprint('done', flush=True)\nsys.stdin.readline()\n"
-JOIN = (
-    "from pathlib import Path; from impactsdk.energy.registry import Registry\n"
-    "r = Registry(Path({directory!r})); r.join(boundary='process', cgroup=None, boards=[])\n"
-)
-
-
-@pytest.fixture
-def children() -> Iterator[list[subprocess.Popen[str]]]:
-    started: list[subprocess.Popen[str]] = []
-    yield started
-    for child in started:
-        if child.poll() is None:
-            child.kill()
-        child.wait()
-        for stream in (child.stdin, child.stdout):
-            if stream is not None:
-                stream.close()
-
-
-def started(children: list[subprocess.Popen[str]], code: str) -> subprocess.Popen[str]:
-    child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    children.append(child)
-    return child
-
-
-def said(child: subprocess.Popen[str], word: str = "done") -> None:
-    assert child.stdout is not None
-    assert child.stdout.readline() == f"{word}\n"
-
-
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
-    registry = Registry(tmp_path / "registry")
+def test_the_part_follows_the_process_when_it_burns(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
     registry.join(boundary="process", cgroup=None, boards=[])
-    yield registry
+    share = CpuShare("process", registry)
+    share.part(ALONE, 0, 0.0, 0.0, 0.0)
+    until_s = time.process_time() + 0.3
+    while time.process_time() < until_s:
+        pass
+    share.sample()
+    assert 0.05 < share.part(ALONE, 1_000_000_000, 1.0, 1.0, 0.0) <= 1.0
     registry.leave()
 
 
-def others_s(tree: ProcessTree) -> float:
-    """What the descendants used, as the tree sees it when it looks at once."""
-    tree._scan_at = tree._read_at = 0.0
-    tree.own_s()
-    return tree._children_s
+# --- several processes --------------------------------------------------------------------------------------------------------
 
 
-def test_a_child_that_burns_is_counted_while_it_lives_and_not_again_when_it_is_gone(registry, children) -> None:
-    tree = ProcessTree(registry)
-    child = started(children, BURN.format(s=0.3) + WAIT)
-    others_s(tree)
-    said(child)
-    lived_s = others_s(tree)
-    assert 0.25 <= lived_s < LIMIT_S
-    child.communicate("\n")
-    assert others_s(tree) == pytest.approx(lived_s, abs=0.2)
-    assert others_s(tree) >= lived_s
+def member(directory: Path, clocks: Clocks) -> CpuShare:
+    registry = Registry(directory)
+    registry.join(boundary="process", cgroup=None, boards=[])
+    share = CpuShare("process", registry, directory=directory, own_s=lambda: clocks.own_s, busy_s=lambda: clocks.busy_s)
+    share._pid = 0  # its clock is one of the test's and not that of this process
+    return share
 
 
-def test_a_child_that_was_never_seen_alive_is_counted_by_its_reaped_time(registry, children) -> None:
-    tree = ProcessTree(registry)
-    child = started(children, BURN.format(s=0.3))
-    child.wait()
-    assert others_s(tree) >= 0.25
+def left(*shares: CpuShare) -> None:
+    for share in shares:
+        share.leave()
+        share._registry.leave()
 
 
-def test_a_child_that_measures_for_itself_is_not_counted_neither_alive_nor_reaped(registry, children, tmp_path) -> None:
-    tree = ProcessTree(registry)
-    code = JOIN.format(directory=str(tmp_path / "registry")) + "print('in', flush=True)\n" + BURN.format(s=0.5) + WAIT
-    child = started(children, code)
-    said(child, "in")
-    before_s = others_s(tree)
-    said(child)
-    assert others_s(tree) == pytest.approx(before_s, abs=0.02)
-    child.communicate("\n")
-    assert others_s(tree) == pytest.approx(before_s, abs=0.02)
-    assert others_s(tree) == pytest.approx(before_s, abs=0.02)
+def test_two_that_share_have_each_joule_once_whenever_they_read(tmp_path: Path) -> None:
+    clocks = [Clocks(), Clocks()]
+    one, two = (member(tmp_path, each) for each in clocks)
+    for share in (one, two):
+        assert share.part(HOSTS, 0, 0.0, 0.0, 100.0) == 0.0
+    time.sleep(0.06)
+    for each in clocks:
+        each.busy_s = 0.04
+    clocks[0].own_s, clocks[1].own_s = 0.01, 0.03
+    two.sample()
+    assert two.part(HOSTS, 0, 0.0, 40.0, 140.0) == pytest.approx(0.75)
+    one.sample()
+    assert one.part(HOSTS, 0, 0.0, 40.0, 140.0) == 0.0  # it said nothing of its work when that was divided: next time
+    time.sleep(0.001)
+    for each in clocks:
+        each.busy_s += 0.01
+    one.sample()
+    assert one.part(HOSTS, 0, 0.0, 10.0, 150.0) == pytest.approx(1.0)
+    two.sample()
+    assert two.part(HOSTS, 0, 0.0, 10.0, 150.0) == 0.0
+    left(one, two)
+    assert not list(tmp_path.glob("*.pool"))
 
 
-def test_a_child_that_begins_to_measure_is_no_longer_counted_from_that_moment(registry, children, tmp_path) -> None:
-    # Without waiting for the next scan: from when it joins, it counts itself.
-    tree = ProcessTree(registry)
-    code = "print('up', flush=True)\n" + WAIT + JOIN.format(directory=str(tmp_path / "registry")) + BURN.format(s=0.5) + WAIT
-    child = started(children, code)
-    said(child, "up")
-    said(child)
-    before_s = others_s(tree)
-    assert child.pid in tree._known
-    assert child.stdin is not None
-    child.stdin.write("\n")
-    child.stdin.flush()
-    said(child)
-    tree._read_at, tree._scan_at = 0.0, time.perf_counter() + 3600
-    tree.own_s()
-    assert tree._children_s == pytest.approx(before_s, abs=0.05)
+def test_what_one_reading_gives_another_process_waits_for_it(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.join(boundary="process", cgroup=None, boards=[])
+    clocks = Clocks()
+    own = CpuShare("process", registry, directory=tmp_path, own_s=time.process_time, busy_s=lambda: clocks.busy_s)
+    other = member(tmp_path, clocks)
+    assert own.part(HOSTS, 0, 0.0, 0.0, 100.0) == other.part(HOSTS, 0, 0.0, 0.0, 100.0) == 0.0
+    begun_s = time.process_time()
+    while time.process_time() - begun_s < 0.06:
+        pass
+    clocks.busy_s = 1.0
+    other.sample()
+    assert other.part(HOSTS, 0, 0.0, 10.0, 110.0) == 0.0  # it has done nothing itself; the clock of the first shows its work
+    own.sample()
+    used_s = time.process_time() - begun_s
+    assert own.part(HOSTS, 0, 0.0, 10.0, 110.0) == pytest.approx(used_s, rel=0.3)
+    left(own, other)
 
 
-def test_a_process_that_ends_between_two_looks_is_not_counted_twice(registry) -> None:
-    # Reaped after its parent's clock was read and before its own: missed once, seen the next time.
-    tree = ProcessTree(registry)
-
-    class Gone:
-        def cpu_times(self) -> object:
-            import psutil
-
-            raise psutil.NoSuchProcess(1)
-
-    tree._known[999_999_999], tree._last_s[999_999_999] = Gone(), 5.0  # type: ignore[assignment]
-    tree._children_s = 5.0
-    reaped_s = tree._reaped_now_s()
-    tree._reaped_now_s = lambda: reaped_s  # type: ignore[method-assign]
-    tree._scan_at = time.perf_counter() + 3600
-    tree._read_at = 0.0
-    tree.own_s()
-    tree._reaped_now_s = lambda: reaped_s + 5.0  # type: ignore[method-assign]
-    tree._read_at = 0.0
-    tree.own_s()
-    assert tree._children_s == pytest.approx(5.0)
-
-
-# --- control groups -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("table", "path"),
-    [
-        ("0::/user.slice/a.scope\n", "/user.slice/a.scope"),
-        ("12:cpu,cpuacct:/docker/abc\n0::/other\n", "/docker/abc"),
-        ("3:cpuset:/x\n2:cpuacct:/job:7\n1:cpu:/y\n", "/job:7"),
-        ("0::/\n", "/"),
-        ("5:memory:/x\n", None),
-        ("", None),
-        ("garbage\n::\n", None),
-    ],
-)
-def test_the_control_group_is_read_from_either_version_of_the_table(table: str, path: str | None) -> None:
-    assert cgroup_of(table) == path
-
-
-def v2(root: Path, path: str, usage_s: float) -> None:
-    folder = root / path.lstrip("/")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cpu.stat").write_text(f"nr_periods 0\nusage_usec {round(usage_s * 1e6)}\nuser_usec 1\n")
-
-
-def test_the_usage_of_a_control_group_is_read_from_either_version(tmp_path: Path) -> None:
-    v2(tmp_path / "two", "/a/b", 12.5)
-    assert cgroup_usage_s("/a/b", tmp_path / "two") == 12.5
-    for mount in ("cpuacct", "cpu,cpuacct"):
-        folder = tmp_path / mount / "one" / mount / "a"
-        folder.mkdir(parents=True)
-        (folder / "cpuacct.usage").write_text("3500000000\n")
-        assert cgroup_usage_s("/a", tmp_path / mount / "one") == 3.5
-    v2(tmp_path / "container", "/", 7.0)  # the group is mounted as the root
-    assert cgroup_usage_s("/docker/abc", tmp_path / "container") == 7.0
-    assert cgroup_usage_s("/a", tmp_path / "nothing") is None
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "cpu.stat").write_text("usage_usec many\n")
-    assert cgroup_usage_s("/", tmp_path / "bad") is None
-
-
-class Others:
-    """A registry of which the test says who is in it."""
-
-    def __init__(self, *peers: Peer) -> None:
-        self.me = Peer("me", os.getpid(), 1, "cgroup", "/job", (), 0)
-        self._peers = {peer.key: peer for peer in (self.me, *peers)}
-
-    def peers(self) -> dict[str, Peer]:
-        return self._peers
-
-
-def test_a_control_group_is_counted_once_by_those_that_count_it(tmp_path: Path) -> None:
-    v2(tmp_path, "/job", 10.0)
-    v2(tmp_path, "/job/inner", 2.0)
-    now_ns = time.perf_counter_ns()
-    others = Others(
-        Peer("same", 1, 1, "cgroup", "/job", (), 0),
-        Peer("inner", 2, 1, "cgroup", "/job/inner", (), 0),
-        Peer("elsewhere", 3, 1, "cgroup", "/jobs", (), 0),
-        Peer("gone", 4, 1, "cgroup", "/job", (), 0, now_ns - 10**9),
-        Peer("to come", 5, 1, "cgroup", "/job", (), now_ns + 10**15),
-    )
-    account = _CgroupAccount("/job", others, tmp_path)  # type: ignore[arg-type]
-    account.own_s()
-    v2(tmp_path, "/job", 20.0)
-    v2(tmp_path, "/job/inner", 6.0)
-    # Ten seconds less the inner group's four, between the two that count this group.
-    assert account.own_s() == pytest.approx((10.0 - 4.0) / 2)
-
-
-def test_one_that_left_since_the_last_look_still_shares_that_time(tmp_path: Path) -> None:
-    v2(tmp_path, "/job", 10.0)
-    others = Others()
-    account = _CgroupAccount("/job", others, tmp_path)  # type: ignore[arg-type]
-    account.own_s()
-    others._peers["left"] = Peer("left", 1, 1, "cgroup", "/job", (), 0, time.perf_counter_ns())
-    v2(tmp_path, "/job", 12.0)
-    assert account.own_s() == pytest.approx(1.0)
-    v2(tmp_path, "/job", 14.0)
-    assert account.own_s() == pytest.approx(3.0)
-
-
-def test_what_a_process_in_the_group_counts_for_itself_is_left_out_from_its_first_moment(tmp_path, children) -> None:
-    v2(tmp_path, "/job", 10.0)
-    others = Others()
-    account = _CgroupAccount("/job", others, tmp_path)  # type: ignore[arg-type]
-    child = started(children, BURN.format(s=0.3) + WAIT)
-    said(child)
-    others._peers["child"] = Peer("child", child.pid, os.getpid(), "process", "/job/x", (), 0)
-    v2(tmp_path, "/job", 11.0)
-    assert account.own_s() <= 0.75
-    v2(tmp_path, "/job", 12.0)
-    assert account.own_s() <= 1.76
-
-
-def test_a_group_that_cannot_be_read_for_a_while_counts_nothing_meanwhile(tmp_path: Path) -> None:
-    v2(tmp_path, "/job", 10.0)
-    account = _CgroupAccount("/job", Others(), tmp_path)  # type: ignore[arg-type]
-    (tmp_path / "job" / "cpu.stat").unlink()
-    assert account.own_s() == 0.0
-    v2(tmp_path, "/job", 15.0)
-    assert account.own_s() == 0.0
-    v2(tmp_path, "/job", 16.0)
-    assert account.own_s() == pytest.approx(1.0)
-
-
-def test_the_share_of_a_control_group_is_taken_where_one_is_named(tmp_path: Path) -> None:
-    v2(tmp_path, "/job", 1.0)
-    busy = iter([10.0, 14.0])
-    share = CpuShare("cgroup", Others(), busy_s=lambda: next(busy), cgroup="/job", cgroup_root=tmp_path)  # type: ignore[arg-type]
-    v2(tmp_path, "/job", 3.0)
-    share.sample()
-    assert share.since(0.0, 0.0) == pytest.approx(0.5)
-
-
-def test_the_share_follows_the_process_when_it_burns(registry: Registry) -> None:
-    share = CpuShare("process", registry)
-
-    def burnt() -> bool:
-        until_s = time.process_time() + 0.1
-        while time.process_time() < until_s:
-            pass
+def test_a_directory_in_which_nothing_can_be_written_leaves_one_alone_and_says_why(tmp_path: Path) -> None:
+    clocks = Clocks()
+    share = member(tmp_path, clocks)
+    (tmp_path / "a file").write_text("")
+    share._directory = tmp_path / "a file"
+    for turn in range(1, 3):
+        part = share.part(HOSTS, turn * 100_000_000, float(turn), 1.0, float(turn))
+        clocks.own_s, clocks.busy_s = 0.05 * turn, 0.1 * turn
         share.sample()
-        return share.since(0.0, 0.0) > 0.05
+    assert part == pytest.approx(0.5)
+    assert share.error
+    left(share)
 
-    assert wait_until(burnt)
-    assert share.since(0.0, 0.0) <= 1.0
+
+def test_who_is_killed_is_dropped_and_takes_no_part_any_more(tmp_path: Path) -> None:
+    clocks = Clocks()
+    share, gone = member(tmp_path, clocks), member(tmp_path, clocks)
+    for each in (share, gone):
+        each.part(HOSTS, 0, 0.0, 0.0, 100.0)
+    gone._let_go()
+    gone._registry.forsake()
+    share._checked_ns = time.perf_counter_ns() - 2_000_000_000
+    time.sleep(0.06)
+    clocks.own_s, clocks.busy_s = 0.05, 0.05
+    share.sample()
+    share._registry._stamp = None
+    assert share.part(HOSTS, 0, 0.0, 10.0, 110.0) == pytest.approx(1.0)
+    left(share)
+    assert not list(tmp_path.glob("*.pool"))

@@ -6,6 +6,7 @@ Prints a line of JSON: what it counted, and between which instants of the clock 
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from impactsdk import Meter, Settings
 from impactsdk.model import Channel, Reading
 
 POWER_W = 100.0
+RANGE_J = math.inf
 
 
 class WallSource:
@@ -28,7 +30,9 @@ class WallSource:
 
     def open(self, clock: object) -> Sequence[Channel]:
         kind = "gpu" if self.sharing == "board" else "cpu"
-        return [Channel("wall:0", kind, "wall", tick_s=0.0, max_power_w=2 * POWER_W, sharing=self.sharing)]
+        return [
+            Channel("wall:0", kind, "wall", tick_s=0.0, max_power_w=2 * POWER_W, sharing=self.sharing, host_range_j=RANGE_J)
+        ]
 
     def read(self) -> Iterator[Reading]:
         self.first_ns = self.first_ns or time.perf_counter_ns()

@@ -27,8 +27,8 @@ class FakeMachine:
     """A clock and the CPU times of a machine that is as busy as it is told."""
 
     def __init__(self, threads: int = 4) -> None:
-        self.threads, self.now_s = threads, 500.0
-        self.times = {"user": 100.0, "system": 50.0, "idle": 1000.0, "iowait": 5.0, "steal": 1.0, "guest": 90.0}
+        self.threads, self.now_s = threads, 0.0
+        self.times = {"user": 0.0, "system": 0.0, "idle": 1000.0, "iowait": 5.0, "steal": 1.0, "guest": 0.0}
 
     def advance(self, seconds: float, **thread_s: float) -> None:
         """Time passes; what is not named was idle."""
@@ -98,6 +98,7 @@ def test_the_channel_says_that_it_is_an_estimate_and_of_what(machine: FakeMachin
         max_power_w=4 * P90_W,
         min_power_w=0.0,
         sharing="cpu_time",
+        host_range_j=math.inf,
         name="EPYC 3rd Gen (by model), 4 threads",
     )
     assert source.degraded == (
@@ -228,13 +229,21 @@ def test_a_system_without_cpu_times_is_unavailable(machine: FakeMachine, tmp_pat
     assert source.degraded is None
 
 
-def test_a_closed_source_reads_nothing_and_begins_anew_when_opened(machine: FakeMachine, source: CpuModelSource) -> None:
-    machine.advance(1.0)
+def test_a_closed_source_reads_nothing_until_it_is_opened_again(machine: FakeMachine, source: CpuModelSource) -> None:
     source.close()
     source.close()
     assert list(source.read()) == []
     source.open(machine)
     assert read(source).energy_j == 0.0
+
+
+def test_sources_that_were_opened_at_different_times_show_the_same_joules(machine: FakeMachine, tmp_path: Path) -> None:
+    early, late = on(machine, tmp_path), on(machine, tmp_path)
+    early.open(machine)
+    machine.advance(10.0, user=7.0)
+    late.open(machine)
+    machine.advance(1.0, user=2.0)
+    assert triple(read(late)) == pytest.approx(triple(read(early)))
 
 
 def test_this_very_machine_is_modelled() -> None:
