@@ -198,14 +198,12 @@ class Region:
     # --- entering and leaving: every instruction here is paid by the caller ------------------------------------------------
 
     def __enter__(self) -> Region:
-        if self.recorder is not None:
-            return self._again()
         host = self.spec.host
         session: Any = host.session
         if session is None:
             session = host.begin()
-            if self.recorder is not None:  # another thread entered the same block meanwhile
-                return self._again()
+        if self.recorder is not None:
+            self = self._again()
         self.recorder = session
         parent = _get()
         if parent is not None and (parent.recorder is not session or parent.exit_ns is not None):
@@ -229,8 +227,13 @@ class Region:
             raise self._never_entered()
         token = self.token
         if token is None:
-            self._leave_again(error)
-            return
+            again = self._entered_last()
+            if again is None:
+                self._leave_again(error)
+                return
+            self = again
+            session, token = self.recorder, self.token
+            assert token is not None
         now_ns = session.now_ns
         at_ns = now_ns()
         try:
@@ -256,6 +259,9 @@ class Region:
 
     # --- blocks entered more than once, left in another order, or in another context ---------------------------------------
 
+    alike: type[Region]
+    """What is made when one block object is entered once more."""
+
     def _again(self) -> Region:
         """One block object entered once more: each entering is a region of its own, and this object finds the right one."""
         try:
@@ -263,15 +269,21 @@ class Region:
         except AttributeError:
             clones = self.clones = []
             self.own_token, self.token = self.token, None
-        clone = self._clone()
-        clones.append(clone)
-        return clone.__enter__()
-
-    def _clone(self) -> Region:
-        clone = Region()
+        clone = self.alike()
         clone.spec = self.spec
         clone.recorder = clone.units = None
+        clones.append(clone)
         return clone
+
+    def _entered_last(self) -> Region | None:
+        """The region that this object was entered as last, if that is the innermost one: mostly it is what is left."""
+        clones = getattr(self, "clones", None)
+        if clones:
+            last: Region = clones[-1]
+            if last is _get() and last.token is not None:
+                del clones[-1]
+                return last
+        return None
 
     def _leave_again(self, error: BaseException | None) -> None:
         """Left before, or entered more than once: then it is mostly the innermost region that is meant."""
@@ -323,6 +335,9 @@ class Region:
     @property
     def _own_token(self) -> Token[Region | None] | None:
         return self.own_token if hasattr(self, "clones") else self.token
+
+
+Region.alike = Region
 
 
 def new_region(kind: type[_R], spec: Spec) -> _R:

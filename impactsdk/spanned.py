@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
-from impactsdk.region import Recorder, Region, innermost, new_region, parent_of
+from impactsdk.region import Recorder, Region, innermost, parent_of
 from impactsdk.semconv import ERROR_TYPE
 
 if TYPE_CHECKING:
@@ -33,13 +33,13 @@ class SpanRegion(Region):
 
     def __enter__(self) -> Region:
         if self.recorder is not None:
-            return self._again()
+            return self._again().__enter__()
         host = self.spec.host
         session: Any = host.session
         if session is None:
             session = host.begin()
             if self.recorder is not None:  # another thread entered the same block meanwhile
-                return self._again()
+                return self._again().__enter__()
         self.recorder = session
         self.parent = parent_of(session)
         self.exit_ns = None
@@ -114,9 +114,6 @@ class SpanRegion(Region):
                 span.record_exception(error)
         except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
             recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
-
-    def _clone(self) -> Region:
-        return new_region(SpanRegion, self.spec)
 
     def _out_of_place(self) -> None:
         super()._out_of_place()

@@ -108,6 +108,10 @@ class MeasuredSpan(Measured, SpanRegion):
     __slots__ = ()
 
 
+# One class for all that are entered often: Python's inline caches are by class.
+Measured.alike, MeasuredSpan.alike = Measured, MeasuredSpan
+
+
 class _SyncedBlock(Synced, Measured):
     __slots__ = ()
 
@@ -127,8 +131,8 @@ class _Unnamed(Measured):
 
 # What is made for a call of a decorated function and for a block, by (span, sync).
 _CALLS: dict[tuple[bool, bool], type[Region]] = {
-    (False, False): Region,
-    (True, False): SpanRegion,
+    (False, False): Measured,
+    (True, False): MeasuredSpan,
     (False, True): Synced,
     (True, True): SyncedSpan,
 }

@@ -35,6 +35,10 @@ class Curve:
         self.lost_readings = 0
         self.silence_ns = SILENCE_NS
         self._tick = Tick(None if channel.tick_s is None else round(channel.tick_s * 1e9))
+        self.exact = self._tick.exact
+        """Whether each reading shows the energy up to then."""
+        self.stretched = False
+        """Whether any knot has gains."""
         self._last_real: Knot | None = None
         self._previous_j = 0.0  # F at the last real knot but one
         self._raw_j = 0.0  # the counter at the last accepted reading
@@ -131,6 +135,7 @@ class Curve:
         if step_j > 0 and low_j is not None and high_j is not None and None not in (self._raw_low_j, self._raw_high_j):
             knot.low_gain = min(max((low_j - (self._raw_low_j or 0.0)) / step_j, 0.0), 1.0)
             knot.high_gain = max((high_j - (self._raw_high_j or 0.0)) / step_j, 1.0)
+            self.stretched = True
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -169,6 +174,7 @@ class Curve:
         knot.share = share
         if most is not None and share > 0:
             knot.high_gain *= most / share
+            self.stretched = True
         if before is not None:
             knot.own_j = before.own_j + share * (knot.energy_j - self._previous_j - knot.late_j)
 
@@ -196,14 +202,9 @@ class Curve:
         return self._tick.period_ns
 
     @property
-    def exact(self) -> bool:
-        """Whether each reading shows the energy up to then."""
-        return self._tick.exact
-
-    @property
     def bends(self) -> bool:
         """Whether F may bend within an interval, which is known one reading, or tick, later: only then it is settled."""
-        return self._tick.observed or (self._tick.exact and not self.at_once)
+        return not self.at_once if self.exact else self._tick.observed
 
     @property
     def reach(self) -> int:

@@ -12,7 +12,7 @@ import time
 from functools import cache
 from typing import Any
 
-__all__ = ["busy_and_total_of", "busy_and_total_s"]
+__all__ = ["MachineClock", "busy_and_total_of"]
 
 _TOGETHER_NS = 2_000_000
 """Whoever asks within this time of another is told the same: the kernel counts in steps of 10 ms."""
@@ -20,39 +20,51 @@ _TOGETHER_NS = 2_000_000
 _last: tuple[int, tuple[float, float]] = (-_TOGETHER_NS, (0.0, 0.0))
 
 
-def busy_and_total_s() -> tuple[float, float]:
+class MachineClock:
     """Busy and all CPU seconds of the machine since it started, over all its processors.
 
     Waiting for a disk is idle; what a hypervisor gave to others (steal) was not ours.
-
-    Raises:
-        OSError: They cannot be read.
-        ValueError: They are not numbers, or the machine has not run at all.
     """
-    global _last
-    now_ns = time.perf_counter_ns()
-    if not 0 <= now_ns - _last[0] < _TOGETHER_NS:
-        _last = (now_ns, _read_s())
-    return _last[1]
 
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
 
-def _read_s() -> tuple[float, float]:
-    try:
-        file = os.open("/proc/stat", os.O_RDONLY | os.O_CLOEXEC)
+    def busy_and_total_s(self) -> tuple[float, float]:
+        """The seconds now.
+
+        Raises:
+            OSError: They cannot be read.
+            ValueError: They are not numbers, or the machine has not run at all.
+        """
+        global _last
+        now_ns = time.perf_counter_ns()
+        if not 0 <= now_ns - _last[0] < _TOGETHER_NS:
+            _last = (now_ns, self._read_s())
+        return _last[1]
+
+    def close(self) -> None:
+        """Close the file; it is opened anew if it is asked for again."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    __del__ = close  # for those that a fork has left behind
+
+    def _read_s(self) -> tuple[float, float]:
         try:
+            if self._descriptor is None:
+                self._descriptor = os.open("/proc/stat", os.O_RDONLY | os.O_CLOEXEC)
             # cpu user nice system idle iowait irq softirq steal guest guest_nice; the guests are in user and nice (proc(5)).
-            words = os.read(file, 256).split(b"\n", 1)[0].split(None, 9)
-        finally:
-            os.close(file)
-        if words[0] == b"cpu":
-            user, nice, system, idle, iowait, irq, softirq, steal = map(int, words[1:9])
-            busy = user + nice + system + irq + softirq
-            return _checked(busy / _ticks_per_s(), (busy + idle + iowait + steal) / _ticks_per_s())
-    except (OSError, ValueError, IndexError, AttributeError):
-        pass
-    import psutil
+            words = os.pread(self._descriptor, 256, 0).split(b"\n", 1)[0].split(None, 9)
+            if words[0] == b"cpu":
+                user, nice, system, idle, iowait, irq, softirq, steal = map(int, words[1:9])
+                busy = user + nice + system + irq + softirq
+                return _checked(busy / _ticks_per_s(), (busy + idle + iowait + steal) / _ticks_per_s())
+        except (OSError, ValueError, IndexError, AttributeError):
+            pass
+        import psutil
 
-    return busy_and_total_of(psutil.cpu_times())
+        return busy_and_total_of(psutil.cpu_times())
 
 
 def busy_and_total_of(times: Any) -> tuple[float, float]:

@@ -58,7 +58,7 @@ class Lane(NamedTuple):
     @property
     def gain(self) -> float:
         """How much more than the nominal energy a model's upper estimate allows: all of it may fall on one side of a point."""
-        return max(knot.high_gain for knot in self.since)
+        return max(knot.high_gain for knot in self.since) if self.curve.stretched else 1.0
 
 
 class Segment:

@@ -14,13 +14,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from impactsdk.energy.cpu_time import CgroupAccount, ProcessTree
-from impactsdk.energy.machine import busy_and_total_s
+from impactsdk.energy.machine import MachineClock
 from impactsdk.energy.pool import Claim, Pool
 from impactsdk.energy.pool_file import PoolFile, process_clock_s
 from impactsdk.energy.registry import Registry
 from impactsdk.model import Boundary, Channel
 
-__all__ = ["CpuShare", "machine_busy_s"]
+__all__ = ["CpuShare"]
 
 _RECHECK_NS = 1_000_000_000
 _SLACK = 4
@@ -52,7 +52,9 @@ class CpuShare:
     ) -> None:
         self._registry = registry
         self._directory = None if registry.me is None else directory
-        self._busy = busy_s or machine_busy_s
+        self._machine = MachineClock()
+        machine = self._machine
+        self._busy = busy_s or (lambda: machine.busy_and_total_s()[0])
         self._pid = os.getpid()
         if own_s is not None:
             self._own = own_s
@@ -168,8 +170,4 @@ class CpuShare:
         for file in self._files.values():
             file.close()
         self._files.clear()
-
-
-def machine_busy_s() -> float:
-    """Busy CPU seconds of the whole machine since boot; stolen, idle and waiting time left out."""
-    return busy_and_total_s()[0]
+        self._machine.close()

@@ -34,6 +34,8 @@ class Tick:
         self.declared_ns = declared_ns
         self.period_ns: float | None = declared_ns
         """``None`` while unknown."""
+        self.exact = declared_ns is not None and declared_ns <= _EXACT_NS
+        """Whether each reading shows the energy up to then."""
         self._gaps: deque[int] = deque(maxlen=16)
         self._changes_in_a_row = 0
         self._in_phase = True
@@ -120,11 +122,6 @@ class Tick:
     def observed(self) -> bool:
         """Whether it is known from the readings when the counter ticks."""
         return self.declared_ns is None and self.period_ns is not None
-
-    @property
-    def exact(self) -> bool:
-        """Whether each reading shows the energy up to then."""
-        return self.declared_ns is not None and self.declared_ns <= _EXACT_NS
 
     @property
     def poll_ns(self) -> int:

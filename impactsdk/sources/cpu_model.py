@@ -25,7 +25,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from impactsdk.energy.machine import busy_and_total_of, busy_and_total_s
+from impactsdk.energy.machine import MachineClock, busy_and_total_of
 from impactsdk.errors import SourceUnavailableError
 from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock
@@ -124,7 +124,10 @@ class CpuModelSource:
     ) -> None:
         self.degraded: str | None = None
         self._cpuinfo, self._dmi, self._threads = cpuinfo, dmi, threads
-        self._busy_and_total_s = busy_and_total_s if cpu_times is None else lambda: busy_and_total_of(cpu_times())
+        self._machine = MachineClock()
+        self._busy_and_total_s = self._machine.busy_and_total_s
+        if cpu_times is not None:
+            self._busy_and_total_s = lambda: busy_and_total_of(cpu_times())
         self._integral: _Integral | None = None
 
     def open(self, clock: Clock) -> Sequence[Channel]:
@@ -177,6 +180,7 @@ class CpuModelSource:
     def close(self) -> None:
         """Stop integrating."""
         self._integral = None
+        self._machine.close()
 
 
 class _Integral:

@@ -59,7 +59,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 def others_s(tree: ProcessTree) -> float:
     """What the descendants used, as the tree sees it when it looks at once."""
-    tree._scan_at = tree._read_at = 0.0
+    tree._scan_at = tree._read_at = tree._look_at = 0.0
     tree.own_s()
     return tree._children_s
 
