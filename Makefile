@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test test-fast test-all test-backends bench lint wheel clean
+.PHONY: demo test test-fast test-all test-backends test-hardware bench lint wheel clean
 
 demo: $(VENV)/demo.stamp
 	$(BIN)/python -m examples.bert
@@ -32,6 +32,10 @@ test-all:
 # Against real backends, each installed once under .cache/backends (1.9 GB): phoenix, MLflow, rotel, Prometheus, FastAPI.
 test-backends: $(VENV)/test.stamp wheel
 	$(BIN)/pytest -m backend tests/backends
+
+# On a machine with an NVIDIA GPU or a RAPL counter: what its counters do, printed with model, driver and date.
+test-hardware: $(VENV)/test.stamp wheel
+	$(BIN)/pytest -q -m hardware tests/hardware
 
 bench: $(VENV)/test.stamp wheel
 	$(BIN)/python -m tests.benchmarks
