@@ -17,7 +17,7 @@ __all__ = ["Books"]
 
 _log = logging.getLogger(__name__)
 _Step = tuple[int, str, Region, Region, "Region | None"]
-"""A generator that pauses or goes on; see :class:`~impactsdk.region.Recorder`."""
+"""A generator that pauses or goes on; see :class:`~impactsdk.recorder.Recorder`."""
 
 
 class Books:

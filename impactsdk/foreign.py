@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from impactsdk import semconv
 from impactsdk.export.spans import attributes_of
 from impactsdk.model import Measurement
-from impactsdk.region import LONGEST_NAME, Host, Region, Spec, current_region, deeper, new_region
+from impactsdk.recorder import Host, Spec
+from impactsdk.region import LONGEST_NAME, Region, current_region, deeper, new_region
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

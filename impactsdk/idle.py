@@ -7,7 +7,8 @@ from collections import deque
 from typing import Any
 
 from impactsdk.model import Measurement
-from impactsdk.region import Recorder, Region
+from impactsdk.recorder import Recorder
+from impactsdk.region import Region
 
 __all__ = ["OFF", "OffSession"]
 

@@ -18,7 +18,7 @@ from impactsdk.errors import ConfigurationError, DegradedWarning
 from impactsdk.idle import OFF, OffSession
 from impactsdk.model import Measurement, Totals
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
-from impactsdk.region import Spec
+from impactsdk.recorder import Spec
 from impactsdk.settings import Settings
 from impactsdk.terminal import say
 from impactsdk.wrap import Measured, MeasuredSpan, block, checked_spec

@@ -34,7 +34,8 @@ from impactsdk.factors.hardware import hardware_factors
 from impactsdk.foreign import HoldingProcessor, guard
 from impactsdk.model import Measurement
 from impactsdk.protocols import Clock
-from impactsdk.region import Recorder, Region
+from impactsdk.recorder import Recorder
+from impactsdk.region import Region
 from impactsdk.settings import Settings
 
 __all__ = ["Session"]
@@ -102,7 +103,7 @@ class Session(Recorder):
             before_round=self._devices.begin_round,
             settle=self._settle,
             busy=self._busy,
-            waiting=lambda: self._books.waiting,
+            unseen=self.events.__len__,
             awaited=lambda: self.awaited or bool(self._listeners) or len(self.events) > _SOME,
             took=self._devices.divide,
             end=self._end,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import context as otel_context
 from opentelemetry.trace import Span, Status, StatusCode, set_span_in_context
 
-from impactsdk.region import Recorder, Region, innermost, parent_of
+from impactsdk.recorder import Recorder
+from impactsdk.region import Region, innermost, parent_of
 from impactsdk.semconv import ERROR_TYPE
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk.errors import ConfigurationError
-from impactsdk.region import LONGEST_NAME, Host, Region, Spec, leave, new_region
+from impactsdk.recorder import Host, Spec
+from impactsdk.region import LONGEST_NAME, Region, leave, new_region
 from impactsdk.spanned import SpanRegion
 from impactsdk.stepping import pause, resume
 from impactsdk.synced import Synced, SyncedSpan

@@ -40,6 +40,7 @@ FLOORS = [
         "barrier",
     ],
     ["impact", "energy.probe", "energy.share"],
+    ["recorder"],
     ["region", "energy.sampler", "sources.*", "factors.*", "export.*"],
     ["discovery", "pricing", "spanned"],
     ["synced", "stepping", "processes"],

@@ -45,7 +45,7 @@ class Sampler:
         begin: Called first, in the thread: opens the sources and returns the probes.
         settle: Called after each round; returns how many events wait for a later reading.
         busy: Whether regions are open or events wait.
-        waiting: Whether events wait to be settled.
+        unseen: How many events have come since ``settle`` was called last.
         awaited: Whether somebody waits for that, or too many do: a new knot is then made use of at once.
         took: Called with each curve that was read and the knot that made.
         before_round: Called before each round, to look at the clocks that the readings are shared by.
@@ -61,7 +61,7 @@ class Sampler:
         begin: Callable[[Sampler], Sequence[Probe]],
         settle: Callable[[], int],
         busy: Callable[[], bool],
-        waiting: Callable[[], bool],
+        unseen: Callable[[], int],
         awaited: Callable[[], bool],
         took: Callable[[Curve, Knot | None], None],
         before_round: Callable[[], None],
@@ -77,7 +77,9 @@ class Sampler:
         self.given_up: set[str] = set()
         self._waker = clock.waker()
         self._begin, self._settle, self._busy, self._took, self._end = begin, settle, busy, took, end
-        self._waiting, self._awaited = waiting, awaited
+        self._unseen, self._awaited = unseen, awaited
+        self._seen = 0  # of the unseen events, those that were there when it last looked
+        self._quiet = False
         self._before_round, self._sleeping = before_round, sleeping
         self._idle_s = idle_s
         self._lock = threading.Lock()
@@ -179,6 +181,7 @@ class Sampler:
             stopping = self._stopping
             urgent, self._urgent = self._urgent, False
             self._guard(self._before_round)
+            self._quiet = self.clock.now_ns() - self._stirred_ns > _QUIET_NS
             self._knots = 0
             for probe in self.probes:
                 now_ns = self.clock.now_ns() + _TOGETHER_NS
@@ -191,7 +194,7 @@ class Sampler:
                     continue
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
-                probe.poll(self._note, self.superseded, quiet=now_ns - self._stirred_ns > _QUIET_NS, asked=asked)
+                probe.poll(self._note, self.superseded, quiet=self._quiet, asked=asked)
                 if self.superseded():
                     probe.hung = False
                     if self.ended.is_set():
@@ -203,6 +206,7 @@ class Sampler:
             wanted = first or stopping or urgent or (awaited and self._knots)
             if wanted or self.clock.now_ns() - settled_ns > (_AGAIN_NS if awaited else _SETTLE_NS):
                 waiting = self._guard(self._settle) or 0
+                self._seen = 0
                 settled_ns = self.clock.now_ns()
                 cpu_now_s = time.thread_time()  # not each round: to ask costs a tenth of it
                 self.cpu_s += cpu_now_s - cpu_before_s
@@ -240,13 +244,14 @@ class Sampler:
                 self._waker.wait(0.01)
                 return
             wait_s = max(0.001, (self._next_ns(working, now_ns) - now_ns) * 1e-9)
-            if self._waiting():
+            stirred = self._stirs()
+            if stirred:
                 self._stirred_ns = now_ns
-            if now_ns - self._stirred_ns <= _QUIET_NS:
+            if not self._quiet:
                 self._waker.wait(wait_s)
                 return
             self._sleeping(True)  # from here on whatever begins or ends wakes us, so that it is read how things stand then
-            if self._waiting() or self._waker.wait(wait_s):
+            if stirred or self._stirs() or self._waker.wait(wait_s):
                 self._stirred_ns = self.clock.now_ns()
                 for probe in working:
                     probe.due_ns = 0
@@ -258,6 +263,11 @@ class Sampler:
         self._sleeping(False)
         for probe in working:
             probe.due_ns = 0
+
+    def _stirs(self) -> bool:
+        """Whether something has begun or ended since the last look."""
+        seen, self._seen = self._seen, self._unseen()
+        return self._seen > seen
 
     @staticmethod
     def _next_ns(working: Sequence[Probe], now_ns: int) -> int:
