@@ -185,6 +185,7 @@ class Accounts:
             quality=self._quality(region, duration_ns, coverage),
             coverage=coverage,
             attribution=self._attribution(live) if known else None,
+            scope="+".join(dict.fromkeys(curve.channel.scope for curve in live if curve.channel.scope)) or None,
             unit=region.unit,
             units=units,
             impact=impact,
@@ -241,8 +242,8 @@ class Accounts:
             self_duration_s=0.0 if tally.credits is None else tally.credits[SECONDS],
         )
 
-    def snapshot(self, ledger: Ledger | None, probes: Sequence[Probe], cpu_s: float, dropped: int) -> Snapshot:
-        """Everything at the last settled instant."""
+    def snapshot(self, ledger: Ledger | None, probes: Sequence[Probe], cpu_s: float, dropped: int, unix_ns: int) -> Snapshot:
+        """Everything at the last settled instant, which was at ``unix_ns``."""
         live = [curve for curve in self.curves if curve.knots]
         if ledger is None:
             totals = Totals({}, 0.0, 0.0, 0.0, {})
@@ -278,6 +279,7 @@ class Accounts:
             }
         return Snapshot(
             totals=totals,
+            unix_ns=unix_ns,
             channels=tuple(curve.channel for curve in live),
             power_w={curve.channel.id: power_w for curve in live if (power_w := curve.power_w) is not None},
             utilization={name: part for probe in probes for name, part in probe.utilization.items()},

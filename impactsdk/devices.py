@@ -65,9 +65,21 @@ class Devices:
                     self._complain(f"degraded:{probe.name}", str(source.degraded))  # type: ignore[attr-defined]
                 probes.append(probe)
                 break
+        self._leave_out_what_modules_contain(probes)
         self.curves = [curve for probe in probes for curve in probe.curves.values()]
         self._begin_sharing()
         return probes
+
+    def _leave_out_what_modules_contain(self, probes: list[Probe]) -> None:
+        """Where a board is only known by the energy of its whole module, that of the CPU is in it."""
+        if not any(curve.channel.scope == "module" for probe in probes for curve in probe.curves.values()):
+            return
+        for probe in [probe for probe in probes if getattr(probe.source, "covers", None) == "cpu"]:
+            self._complain(
+                f"module:{probe.name}", f"{probe.name} is left out: the energy of the GPU's module contains the CPU's"
+            )
+            probe.close()
+            probes.remove(probe)
 
     def _try(self, probe: Probe, sampler: Sampler) -> bool:
         sampler.calling(probe)

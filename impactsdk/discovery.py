@@ -94,13 +94,16 @@ def factor_providers(settings: Settings, complain: _Complain) -> list[FactorProv
 
 def candidates(settings: Settings, complain: _Complain) -> Iterator[list[EnergySource]]:
     """Groups of alternatives, best first; of each group the first that opens is to be used."""
+    groups: dict[str, list[EnergySource]] = {}
     if settings.sources is not None:
-        for item in settings.sources:
+        for number, item in enumerate(settings.sources):
             source: Any = _made(_found()[item], settings, complain) if isinstance(item, str) else item
             if source is not None:
-                yield [source]
+                # Of what is named, the first that opens, too; an object that is passed is always used.
+                covers = str(getattr(source, "covers", None) or item) if isinstance(item, str) else f"object {number}"
+                groups.setdefault(covers, []).append(source)
+        yield from groups.values()
         return
-    groups: dict[str, list[EnergySource]] = {}
     for name, point in sorted(_found().items()):
         source = _made(point, settings, complain)
         if source is not None:

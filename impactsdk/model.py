@@ -156,6 +156,8 @@ class Measurement:
         quality: See ``impactsdk.model.Quality`` and the README.
         coverage: Part of the duration for which the devices answered, 0 to 1.
         attribution: How shared devices were divided: ``exclusive``, ``cpu_time_share``, ``time_share``, joined by ``+``.
+        scope: What is counted beside the devices themselves: ``module`` (a GPU with its CPU and memory), ``board`` (all of a
+            board that is cut into MIG slices: an upper bound); ``None``: nothing.
         synced: For ``sync=True``: whether accelerators were waited for; ``None`` where that was not asked for.
         unit: The functional unit, e.g. ``sentence``.
         units: How many of them this region did; ``None`` if unknown.
@@ -184,6 +186,7 @@ class Measurement:
     quality: Quality
     coverage: float
     attribution: str | None = None
+    scope: str | None = None
     unit: str | None = None
     units: float | None = None
     impact: Impact = field(default_factory=Impact)

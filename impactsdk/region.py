@@ -246,11 +246,11 @@ class Region:
             region.leave_context(None)
             for other in inside:
                 other._out_of_place()
+        if error is not None:
+            region.note_error(error)
         recorder: Any = region.recorder
         recorder.append(region)
         recorder.awaited = True
-        if error is not None:
-            region.note_error(error)
 
     def _out_of_place(self) -> None:
         """Still open, but out of the context: when it is left it must not bring back what is around it."""

@@ -105,7 +105,7 @@ HW_ID: Final = "hw.id"
 HW_TYPE: Final = "hw.type"
 HW_NAME: Final = "hw.name"
 HW_PARENT: Final = "hw.parent"
-HW_SCOPE: Final = "impact.scope"
+HW_SCOPE: Final = "impact.device.scope"
 
 # --- environment ---------------------------------------------------------------------------------------------------------
 ENV_PREFIX: Final = "IMPACTSDK_"

@@ -42,7 +42,8 @@ __all__ = ["Session"]
 
 _log = logging.getLogger(__name__)
 _READY_S = 2.0
-_TICK_NS = 1_000_000_000
+_TICK_NS = 750_000_000
+"""How often the journal is written on, at most; the totals are settled a little more slowly."""
 _LONGEST_S = 86_400.0
 _HURRY_S = 0.02
 _LOCK_S = 0.5
@@ -179,11 +180,13 @@ class Session(Recorder):
         if not self._lock.acquire(timeout=_LOCK_S) and self._snapshot is not None:
             return self._snapshot
         try:
+            ledger = self._books.ledger
             self._snapshot = self.accounts.snapshot(
-                self._books.ledger,
+                ledger,
                 list(self._sampler.probes),
                 self._sampler.cpu_s,
                 self._outputs.dropped,
+                self._anchor_ns + (self.now_ns() if ledger is None else ledger.now_ns),
             )
             return self._snapshot
         finally:
@@ -213,11 +216,13 @@ class Session(Recorder):
         self._mind_late_provider()
         if not self.flush_ledger(timeout_s):
             return False
-        left_ms = max(1, round((deadline - time.monotonic()) * 1000))
         flushed = True
         for provider in self._outputs.used + self._outputs.owned:
             force_flush = getattr(provider, "force_flush", None)
             if force_flush is not None:
+                left_ms = round((deadline - time.monotonic()) * 1000)
+                if left_ms <= 0:
+                    return False
                 try:
                     flushed = force_flush(left_ms) is not False and flushed
                 except Exception as error:  # noqa: BLE001 - somebody else's exporter
@@ -328,10 +333,12 @@ class Session(Recorder):
             for region in ended:
                 self._finish(region)
                 self._crowded = self.attention = len(self.events) > limit
-            if now_ns - self._tick_ns >= _TICK_NS and (ended or self._books.busy):
-                self._tick_ns = now_ns
-                if self._outputs.journal is not None:
-                    self._outputs.journal.tick(self.snapshot())
+            journal = self._outputs.journal
+            if journal is not None and now_ns - self._tick_ns >= _TICK_NS:
+                busy = bool(ended) or self._books.busy
+                if busy or journal.unwritten:
+                    self._tick_ns = now_ns
+                    journal.tick(self.snapshot(), busy=busy)
             self._crowded = self.attention = len(self.events) > _CROWD
             self.awaited = self.awaited or (awaited and self._books.pending > 0)
             return self._books.pending

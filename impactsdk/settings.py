@@ -22,7 +22,7 @@ from impactsdk.semconv import ENV_OTEL_DISABLED, ENV_PREFIX
 
 __all__ = ["Settings"]
 
-_VARIABLES_READ = ("IMPACTSDK_", "OTEL_", "CUDA_", "NVIDIA_VISIBLE_DEVICES", "LOCAL_", "SLURM_", "OMPI_")
+_VARIABLES_READ = ("IMPACTSDK_", "OTEL_", "CUDA_", "LOCAL_", "SLURM_", "OMPI_")
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {

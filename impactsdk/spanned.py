@@ -67,12 +67,14 @@ class SpanRegion(Region):
             return
         self.token = None
         self.exit_ns = at_ns
-        session.append(self)
+        try:
+            if self.span is not None:
+                self.leave_context(error)
+        finally:  # an interrupt may come anywhere
+            session.append(self)  # from here on its span may be ended at any moment
         session.awaited = True
         if session.attention:
             session.attend()
-        if self.span is not None:
-            self.leave_context(error)
 
     def _start_span(self, session: Recorder) -> None:
         self.start_unix_ns = unix_ns = session.unix_ns()

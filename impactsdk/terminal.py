@@ -15,7 +15,8 @@ def say(text: str) -> None:
         return
     with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
         try:
-            stream.write(text)
-        except UnicodeEncodeError:  # a terminal that knows no micro sign
-            stream.write(text.replace("µ", "u").encode("ascii", "replace").decode())
+            text.encode(getattr(stream, "encoding", None) or "ascii")
+        except (UnicodeEncodeError, LookupError):  # a terminal that knows no micro sign
+            text = text.replace("µ", "u").encode("ascii", "replace").decode()
+        stream.write(text)
         stream.flush()

@@ -24,7 +24,7 @@ _TOGETHER_NS = 3_000_000
 """What is due so soon is read in the same round: a wake costs more than a reading."""
 _ALONG = 0.45
 """How much of its period a source may be read early, for the company."""
-_SETTLE_NS = 1_000_000_000
+_SETTLE_NS = 850_000_000
 """The totals are brought up to date this often; sooner, with the reading that allows it, only what somebody waits for."""
 _AGAIN_NS = 100_000_000
 """What is waited for may also settle because a device does not answer, without a reading."""

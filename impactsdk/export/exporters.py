@@ -9,13 +9,21 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
-__all__ = ["ENDPOINTS", "Signal", "exporter", "named"]
+__all__ = ["Signal", "endpoint", "exporter", "named"]
 
 Signal = Literal["traces", "metrics"]
-ENDPOINTS = tuple(f"OTEL_EXPORTER_OTLP_{signal}ENDPOINT" for signal in ("", "TRACES_", "METRICS_"))
 _EXTRAS = {"otlp_proto_http": "otlp", "otlp_proto_grpc": "otlp-grpc"}
 _PROTOCOLS = {"http/protobuf": "otlp_proto_http", "grpc": "otlp_proto_grpc"}
 _Complain = Callable[[str, str], None]
+
+
+def endpoint(environ: Mapping[str, str], signal: Signal) -> str | None:
+    """Where the variables say that OTLP of this signal goes; ``None`` if none says so."""
+    for variable in (f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"):
+        value = environ.get(variable, "").strip()
+        if value:
+            return value
+    return None
 
 
 def named(environ: Mapping[str, str], signal: Signal, *, default: bool) -> list[str]:

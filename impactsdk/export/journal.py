@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Journal"]
 
 _MOST_PENDING = 256
-_METRICS_EVERY_S = 30.0
+_METRICS_EVERY_S = 10.0
+_FIRST_METRICS_S = 1.0
 
 
 class Journal:
@@ -44,14 +45,15 @@ class Journal:
         version: str,
         complain: Callable[[str, str], None],
     ) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self.path = directory / f"run-{stamp}-{os.getpid()}.jsonl"
+        self._directory = directory.absolute()  # the program may go elsewhere before there is something to write
+        self.path = self._new_path()
         self.dropped = 0
         self.written = False
         self._resource, self._reader, self._version, self._complain = resource, reader, version, complain
         self._pending: list[ReadableSpan] = []
         self._descriptor: int | None = None
-        self._metrics_at = time.monotonic() + _METRICS_EVERY_S
+        self._metrics_at = time.monotonic() + _FIRST_METRICS_S
+        self._news = False
         self._start_unix_ns = time.time_ns()
 
     def add(self, span: Span) -> None:
@@ -62,19 +64,28 @@ class Journal:
         if len(self._pending) >= _MOST_PENDING:
             self._write_spans()
 
-    def tick(self, snapshot: Snapshot) -> None:
-        """Once a second while there is something to tell: what the devices have used so far, and the spans that ended."""
+    @property
+    def unwritten(self) -> bool:
+        """Whether there is something that a process which is killed now would lose."""
+        return bool(self._pending) or (self._news and time.monotonic() >= self._metrics_at)
+
+    def tick(self, snapshot: Snapshot, *, busy: bool = True) -> None:
+        """About once a second while there is something to tell: what the devices have used so far, and the spans that ended.
+
+        And now and then the totals of all regions; ``busy`` says that some were open or have ended since the last time.
+        """
+        self._news = self._news or busy
         self._write_spans()
         self._write_device_energy(snapshot)
         if time.monotonic() >= self._metrics_at:
-            self._write_metrics()
+            self._write_metrics(snapshot)
 
     def close(self, snapshot: Snapshot) -> None:
         """Write all that is known and close the file."""
         if self._pending or snapshot.totals.operations or self.written:
             self._write_spans()
             self._write_device_energy(snapshot)
-            self._write_metrics()
+            self._write_metrics(snapshot)
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -91,11 +102,13 @@ class Journal:
         if spans:
             self._write(lambda: encode_spans(spans), spans=len(spans))
 
-    def _write_metrics(self) -> None:
-        self._metrics_at = time.monotonic() + _METRICS_EVERY_S
+    def _write_metrics(self, snapshot: Snapshot) -> None:
+        self._metrics_at, self._news = time.monotonic() + _METRICS_EVERY_S, False
         data = None if self._reader is None else self._reader.get_metrics_data()
         if data is not None:
-            self._write(lambda: encode_metrics(data), spans=0)
+            # As of the instant whose values they are, and all since the same one: to a reader another start is a reset.
+            since_and_at_ns = (self._start_unix_ns, max(snapshot.unix_ns, self._start_unix_ns))
+            self._write(lambda: encode_metrics(data, since_and_at_ns), spans=0)
 
     def _write_device_energy(self, snapshot: Snapshot) -> None:
         """``hw.energy`` alone, so that power over time can be drawn, without collecting everything every second."""
@@ -110,9 +123,9 @@ class Journal:
         )
         from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-        now_ns = time.time_ns()
+        at_ns = max(snapshot.unix_ns, self._start_unix_ns)
         points = [
-            NumberDataPoint(channel_attributes(channel), self._start_unix_ns, now_ns, snapshot.totals.channels[channel.id])
+            NumberDataPoint(channel_attributes(channel), self._start_unix_ns, at_ns, snapshot.totals.channels[channel.id])
             for channel in snapshot.channels
             if channel.id in snapshot.totals.channels
         ]
@@ -123,6 +136,20 @@ class Journal:
         scope = InstrumentationScope(semconv.SCOPE_NAME, self._version, semconv.SCHEMA_URL)
         of_scope = ScopeMetrics(scope, [metric], semconv.SCHEMA_URL)
         self._write(lambda: encode_metrics(MetricsData([ResourceMetrics(self._resource, [of_scope], "")])), spans=0)
+
+    def _new_path(self) -> Path:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        # Containers that write to one volume all have the same process number.
+        return self._directory / f"run-{stamp}-{os.getpid()}-{os.urandom(2).hex()}.jsonl"
+
+    def _open(self) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
+        while self._descriptor is None:
+            try:
+                self._descriptor = os.open(self.path, flags if self.written else flags | os.O_EXCL, 0o644)
+            except FileExistsError:  # noqa: PERF203 - somebody else's: two runs in one file would be no run
+                self.path = self._new_path()
 
     def _write(self, request: Callable[[], dict[str, Any]], *, spans: int) -> None:
         try:
@@ -135,9 +162,8 @@ class Journal:
         line = text.encode(errors="replace") + b"\n"
         try:
             if self._descriptor is None:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-                flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-                self._descriptor = os.open(self.path, flags, 0o644)
+                self._open()
+                assert self._descriptor is not None
             end = os.lseek(self._descriptor, 0, os.SEEK_END)
             try:
                 view = memoryview(line)

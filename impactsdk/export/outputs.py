@@ -45,8 +45,8 @@ class Outputs:
     """Where receipts for metrics are expected."""
     spare: Callable[[Account], Journal] | None = None
     """Makes a journal for what could not be sent."""
-    endpoint: str | None = None
-    """Where it should have gone, for the message."""
+    endpoints: tuple[str | None, str | None] = (None, None)
+    """Where spans and metrics should have gone, for the message."""
     deadline: float = math.inf
     """The instant of the monotonic clock by which the process wants to be gone."""
 
@@ -94,7 +94,9 @@ class Outputs:
             where = f"; {some}the totals are written to {journal.path}"
         elif journal is not None:
             where = f"; everything is in {journal.path}"
-        to = f" to {self.endpoint}" if self.endpoint else ""
+        lost = (bool(unsent), not all(last.arrived for last in self.arrivals))
+        places = dict.fromkeys(place for place, missing in zip(self.endpoints, lost, strict=True) if missing and place)
+        to = f" to {' and '.join(places)}" if places else ""
         # First, because the process may be gone before the rest is done.
         say(f"impactsdk: {' and '.join(what)} could not be exported{to}{where}\n")
         if journal is not None and journal is self.journal:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from opentelemetry import metrics, trace
 
 from impactsdk import semconv
-from impactsdk.export.exporters import ENDPOINTS, exporter, named
+from impactsdk.export.exporters import Signal, endpoint, exporter, named
 from impactsdk.export.journal import Journal
 from impactsdk.export.metrics import Account, instruments_on
 from impactsdk.export.outputs import Outputs
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Outputs", "came_late", "resolve"]
 
 _Complain = Callable[[str, str], None]
+_SIGNALS: tuple[Signal, Signal] = ("traces", "metrics")
 
 
 def resolve(
@@ -77,10 +78,11 @@ class _Resolving:
             of_app_traces = of_app_traces or _app_tracer_provider()
             of_app_metrics = of_app_metrics or _app_meter_provider()
         of_app = of_app_traces is not None or of_app_metrics is not None
-        otlp = any(self._environ.get(variable, "").strip() for variable in ENDPOINTS)
-        # OTLP is what OpenTelemetry takes where nothing else is said, but only where somebody wants OpenTelemetry.
-        default = otlp or wanted is not None
-        spans, values = (named(self._environ, "traces", default=default), named(self._environ, "metrics", default=default))
+        endpoints = {signal: endpoint(self._environ, signal) for signal in _SIGNALS}
+        # OTLP is what OpenTelemetry takes where nothing else is said, but only where somebody wants OpenTelemetry; and where
+        # only one signal has an endpoint, the other has nowhere to go.
+        unsaid = wanted is not None and not any(endpoints.values())
+        spans, values = (named(self._environ, signal, default=unsaid or endpoints[signal] is not None) for signal in _SIGNALS)
         if wanted is None:
             wanted = ("otel",) if of_app or spans or values else ("journal", "summary")
         if of_app or "otel" not in wanted:
@@ -104,7 +106,7 @@ class _Resolving:
             outputs.tracer = provider.get_tracer(semconv.SCOPE_NAME, self._version, schema_url=semconv.SCHEMA_URL)
         if outputs.deliveries or outputs.arrivals:
             outputs.spare = self._spare_journal
-            outputs.endpoint = next(filter(None, (self._environ.get(variable, "").strip() for variable in ENDPOINTS)), None)
+            outputs.endpoints = (endpoints["traces"], endpoints["metrics"])
         return outputs
 
     def _described(self) -> Resource:

@@ -57,6 +57,7 @@ def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dic
         semconv.BOUNDARY: measurement.boundary,
         semconv.COMPLETENESS: own.completeness or "operational",
         semconv.ATTRIBUTION: measurement.attribution,
+        semconv.HW_SCOPE: measurement.scope,
         semconv.FUNCTIONAL_UNIT_NAME: measurement.unit,
         semconv.FUNCTIONAL_UNIT_COUNT: measurement.units,
         semconv.SYNC: measurement.synced,

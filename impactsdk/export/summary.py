@@ -42,8 +42,16 @@ def summarise(snapshot: Snapshot, journal: Path | None) -> str:
         more = f" and {len(snapshot.channels) - 4} more" if len(snapshot.channels) > 4 else ""
         lines.append(f"  from {how}{more}; boundary {snapshot.boundary}")
     if journal is not None:
-        lines.append(f"  details in {journal}")
+        lines.append(f"  details in {_from_here(journal)}")
     return "\n".join(lines) + "\n"
+
+
+def _from_here(path: Path) -> Path:
+    """The short way to it, if there is one."""
+    try:
+        return path.relative_to(Path.cwd())
+    except (OSError, ValueError):
+        return path
 
 
 def impact_lines(impact: Impact) -> list[str]:

@@ -40,6 +40,8 @@ class Snapshot:
     """Everything the metrics show, at one settled instant."""
 
     totals: Totals
+    unix_ns: int
+    """That instant, on the wall clock."""
     channels: tuple[Channel, ...]
     power_w: dict[str, float]
     utilization: dict[str, float]

@@ -55,7 +55,7 @@ def balance(journal: Path) -> Balance:
     run = read(journal)
     last = run.moments[-1]
     if not last.channels_j:
-        raise JournalError(f"{journal} ends before the first totals (they come every 30 s and at the end): nothing to add up")
+        raise JournalError(f"{journal} ends before the first totals (they come every 10 s and at the end): nothing to add up")
     troubles = []
     for name, (count, own_j) in last.spans.items():
         account = last.accounts.get(name)
@@ -65,11 +65,16 @@ def balance(journal: Path) -> Balance:
         if not math.isclose(own_j, account.energy_j, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE * sum(last.channels_j.values())):
             troubles.append(f"{name}: its spans ({count}) have {own_j:.12g} J, its total is {account.energy_j:.12g} J")
     outside = last.accounts.get(None)
+    spans_j = math.fsum(own_j for _, own_j in last.spans.values())
+    regions_j = math.fsum(of.energy_j or 0.0 for name, of in last.accounts.items() if name is not None)
+    devices_j = math.fsum(last.channels_j.values())
+    if spans_j - regions_j > _TOLERANCE * devices_j:
+        troubles.append(f"the spans have {spans_j:.12g} J, more than the {regions_j:.12g} J of all regions")
     return Balance(
         channels=last.channels_j,
         spans=sum(count for count, _ in last.spans.values()),
-        spans_j=math.fsum(own_j for _, own_j in last.spans.values()),
-        regions_j=math.fsum(of.energy_j or 0.0 for name, of in last.accounts.items() if name is not None),
+        spans_j=spans_j,
+        regions_j=regions_j,
         open_j=last.open_j,
         unattributed_j=0.0 if outside is None else outside.energy_j or 0.0,
         others_j=last.others_j,

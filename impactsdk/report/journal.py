@@ -60,7 +60,7 @@ class Run:
 def read(path: Path) -> Run:
     """Read a journal. A line that is cut off, as the last one of a killed process may be, is left out.
 
-    Where the process was killed before the first totals were written (after 30 seconds), they are added up from its spans;
+    Where the process was killed before the first totals were written (after about a second), they are added up from its spans;
     regions without a span are then missing.
 
     Raises:

@@ -30,7 +30,7 @@ def recompute(path: str | os.PathLike[str], **settings: Any) -> Totals:
     """What a recorded run cost, with the factors that ``settings`` ask for.
 
     The joules, the seconds and the units are those of the journal; nothing is measured and nothing is run. Where a tariff
-    changes by the hour, each part of the run (of 30 seconds) is priced at its own time.
+    changes by the hour, each part of the run (of ten seconds) is priced at its own time.
 
     Args:
         path: The journal, ``impact/run-....jsonl``.

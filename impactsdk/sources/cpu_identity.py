@@ -24,7 +24,7 @@ GENERIC = "generic"
 class Processor:
     """What the first processor of ``/proc/cpuinfo`` says of itself; ``None`` where it says nothing.
 
-    ``implementer`` and ``part`` are those of an ARM core.
+    ``implementer`` and ``part`` are those of an ARM core. ``threads_per_core`` is what is switched on, as this machine sees it.
     """
 
     vendor: str = ""
@@ -34,6 +34,12 @@ class Processor:
     flags: frozenset[str] = frozenset()
     implementer: int | None = None
     part: int | None = None
+    threads_per_core: int | None = None
+
+    @property
+    def without_smt(self) -> bool:
+        """Whether this is an x86 processor on bare metal with one thread per core; a hypervisor shows its threads as cores."""
+        return self.threads_per_core == 1 and bool(self.vendor) and "hypervisor" not in self.flags
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +127,7 @@ def parse_cpuinfo(text: str) -> Processor:
         key, colon, value = line.partition(":")
         if colon:
             fields.setdefault(key.strip().lower(), value.strip())
+    siblings, cores = _integer(fields.get("siblings")), _integer(fields.get("cpu cores"))
     return Processor(
         vendor=fields.get("vendor_id", ""),
         family=_integer(fields.get("cpu family")),
@@ -129,6 +136,7 @@ def parse_cpuinfo(text: str) -> Processor:
         flags=frozenset((fields.get("flags") or fields.get("features") or "").split()),
         implementer=_integer(fields.get("cpu implementer")),
         part=_integer(fields.get("cpu part")),
+        threads_per_core=siblings // cores if siblings and cores else None,
     )
 
 

@@ -64,6 +64,15 @@ class ThreadPower:
             idle_s * self.idle_high_w + busy_s * self.max_high_w,
         )
 
+    def of_whole_cores(self) -> ThreadPower:
+        """Of a core whose second thread is switched off: the table is of servers with two, whose core takes that of both.
+
+        The lower estimates stay, for processors that never had two.
+        """
+        return ThreadPower(
+            2 * self.idle_w, 2 * self.max_w, self.idle_low_w, self.max_low_w, 2 * self.idle_high_w, 2 * self.max_high_w
+        )
+
     def expectation(self) -> str:
         """How far off it may be, in words."""
         idle = f"{self.idle_low_w / self.idle_w - 1:+.0%} to {self.idle_high_w / self.idle_w - 1:+.0%} when idle"
@@ -138,12 +147,15 @@ class CpuModelSource:
         """
         import psutil  # here, so that importing this module loads nothing
 
+        processor = parse_cpuinfo(_text_of(self._cpuinfo))
         recognition = recognise(
-            parse_cpuinfo(_text_of(self._cpuinfo)),
+            processor,
             sys_vendor=_text_of(self._dmi / "sys_vendor").strip(),
             product_name=_text_of(self._dmi / "product_name").strip(),
         )
         power = power_for(recognition)
+        if recognition.basis in ("model", "flags") and processor.without_smt:
+            power = power.of_whole_cores()
         threads = self._threads or psutil.cpu_count(logical=True) or 1
         try:
             self._integral = _Integral(power, threads, self._busy_and_total_s, clock)

@@ -18,6 +18,8 @@ decrease and knows that the joules since the last reading are lost. The same hol
 from __future__ import annotations
 
 import logging
+import math
+import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +29,7 @@ from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock
 from impactsdk.semconv import ENV_POWERCAP_ROOT
 from impactsdk.settings import Settings
-from impactsdk.sources.powercap import CounterFile, HeldFile, Zone, find_zones, number_in
+from impactsdk.sources.powercap import CounterFile, HeldFile, Zone, find_zones, hidden, number_in
 
 __all__ = ["EnergyCounter", "RaplSource", "from_settings"]
 
@@ -43,6 +45,7 @@ _PLAUSIBLE_W = 1000.0
 # A package may exceed its own limits for some milliseconds.
 _EXCURSION = 1.5
 _RESOLUTION_J = 61e-6
+_STILL_NS = 1_000_000_000
 # A counter that works moves each millisecond: ten looks in 45 ms tell it from one that stands still.
 _LOOKS, _LOOK_PAUSE_S, _ENOUGH_RISES = 10, 0.005, 4
 
@@ -63,9 +66,12 @@ class EnergyCounter:
         self.range_j = None if self._modulus_uj is None else self._modulus_uj / 1e6
         self._wrapped_uj = 0
         self._last: tuple[int, int] | None = None
+        self._moved_ns = 0
 
     def cumulative_j(self, raw_uj: int, at_ns: int) -> float:
         """Joules since an arbitrary start, from what the counter shows at ``at_ns`` of the monotonic clock."""
+        if self._last is None or raw_uj != self._last[0]:
+            self._moved_ns = at_ns
         if self._last is not None and raw_uj < self._last[0] and self._modulus_uj is not None:
             rise_j = (raw_uj - self._last[0] + self._modulus_uj) / 1e6
             # One tick more than has passed: the last value may have been that old when it was read.
@@ -73,6 +79,10 @@ class EnergyCounter:
                 self._wrapped_uj += self._modulus_uj
         self._last = (raw_uj, at_ns)
         return (self._wrapped_uj + raw_uj) / 1e6
+
+    def still_ns(self, at_ns: int) -> int:
+        """For how long it has shown the same; one that works moves each millisecond."""
+        return at_ns - self._moved_ns
 
 
 class RaplSource:
@@ -122,6 +132,12 @@ class RaplSource:
                 if zone not in kept:
                     zone.close()
         self._channels = [_channel(zone, mirrors, watched_s) for zone, mirrors in kept.items()]
+        unknown = [zone for zone in kept if hidden(zone.directory / "max_energy_range_uj")]
+        if unknown and self.degraded is None:
+            self.degraded = (
+                f"after how many joules the counter of {unknown[0].name} begins anew may not be read, and each time some are "
+                f"lost: {_opened_by(self._root, unknown[0])}"
+            )
         return [channel for channel, _, _ in self._channels]
 
     def read(self) -> Iterator[Reading]:
@@ -209,7 +225,7 @@ def _channel(zone: Zone, mirrors: Sequence[str], watched_s: float) -> tuple[Chan
         max_power_w=max_power_w,
         resolution_j=counter.resolution_j,
         sharing="cpu_time",
-        host_range_j=counter.range_j,
+        host_range_j=math.inf if counter.range_j is None else counter.range_j,
         name=zone.name + (f" (the same counter as {', '.join(mirrors)})" if mirrors else ""),
     )
     return channel, zone, counter
@@ -217,7 +233,11 @@ def _channel(zone: Zone, mirrors: Sequence[str], watched_s: float) -> tuple[Chan
 
 def _reading(channel: Channel, zone: Zone, counter: EnergyCounter, clock: Clock) -> Reading:
     try:
-        return Reading(channel.id, counter.cumulative_j(zone.raw_uj(), clock.now_ns()))
+        at_ns = clock.now_ns()
+        energy_j = counter.cumulative_j(zone.raw_uj(), at_ns)
+        if counter.still_ns(at_ns) > _STILL_NS:
+            raise ValueError(f"the counter has stood still for {counter.still_ns(at_ns) / 1e9:.1f} s")
+        return Reading(channel.id, energy_j)
     except (OSError, ValueError) as error:
         return Reading(channel.id, None, error=f"{zone.directory}: {error}")
 
@@ -250,12 +270,22 @@ def _nothing_message(root: Path, zones: Sequence[Zone]) -> str:
 
 
 def _denied_message(root: Path, zone: Zone) -> str:
-    files = ("energy_uj", "max_energy_range_uj")
-    until_boot = " ".join(f"{root}/intel-rapl*:*/{file}" for file in files)
-    for_good = " ".join(f"/sys/%p/{file}" for file in files)
-    rule = f'SUBSYSTEM=="powercap", KERNEL=="intel-rapl*:*", RUN+="/usr/bin/chmod a+r {for_good}"'
     return (
         f"{zone.directory}/energy_uj may not be read: since Linux 5.10 it is root's alone, for it is a side channel "
-        f"(CVE-2020-8694); open it where you trust the local users. Until the next boot: sudo chmod a+r {until_boot}. "
-        f"For good: put this line into /etc/udev/rules.d/70-rapl.rules: {rule}"
+        f"(CVE-2020-8694); open it where you trust the local users. {_opened_by(root, zone)}"
+    )
+
+
+def _opened_by(root: Path, zone: Zone) -> str:
+    """The commands that let everybody read the counters."""
+    files = ("energy_uj", "max_energy_range_uj")
+    place = shlex.quote(str(root))
+    until_boot = "chmod a+r " + " ".join(f"{place}/intel-rapl*:*/{file}" for file in files)
+    if zone.directory.parent != root:  # the tree and not the class directory: a mount, which may be read-only here
+        until_boot = f"find {place} {' -o '.join(f'-name {file}' for file in files)} | sudo xargs chmod a+r"
+    for_good = " ".join(f"/sys/%p/{file}" for file in files)
+    rule = f'SUBSYSTEM=="powercap", KERNEL=="intel-rapl*:*", RUN+="/usr/bin/chmod a+r {for_good}"'
+    where = "" if zone.directory.parent == root else ", on the host where the mount is read-only"
+    return (
+        f"Until the next boot{where}: sudo {until_boot}. For good: put this line into /etc/udev/rules.d/70-rapl.rules: {rule}"
     )

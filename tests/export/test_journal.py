@@ -16,7 +16,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from impactsdk import DegradedWarning, Meter, Settings
-from impactsdk.testing import SimulatedSource
+from impactsdk.testing import SimulatedSource, wait_until
 from tests.export.test_otlp_json import _restore_ids
 from tests.kit import conserved, journals, metrics_in, plain, script, spans_in, start
 
@@ -226,3 +226,52 @@ def test_many_spans_are_written_before_the_second_is_over(tmp_path: Path) -> Non
     text = next((tmp_path / "impact").glob("*.jsonl")).read_text(encoding="utf-8")
     assert text.endswith("\n")
     assert all(json.loads(line) for line in text.splitlines())
+
+
+def test_two_runs_never_share_a_file(tmp_path: Path) -> None:
+    # As two containers on one volume, each process number 1, in the same second.
+    for _ in range(3):
+        with _meter(tmp_path) as meter, meter.measured("x"):
+            time.sleep(0.01)
+    assert len(journals(tmp_path)) == 3
+
+
+def test_it_stays_where_the_program_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with _meter(tmp_path, directory=Path("impact")) as meter:
+        with meter.measured("x"):
+            monkeypatch.chdir(elsewhere)
+        assert meter.flush()
+    assert not list(elsewhere.iterdir())
+    assert len(journals(tmp_path)) == 1
+
+
+def test_what_ended_just_before_a_process_fell_idle_is_written_without_another_region(tmp_path: Path) -> None:
+    with _meter(tmp_path) as meter:
+        with meter.measured("first"):
+            time.sleep(0.9)
+        with meter.measured("last"):
+            time.sleep(0.1)
+
+        def names() -> set[str]:
+            return {span["name"] for lines in journals(tmp_path) for span in spans_in(lines)}
+
+        assert wait_until(lambda: names() == {"first", "last"})
+
+
+def test_device_energy_is_stamped_when_it_was_used_and_since_one_instant(tmp_path: Path) -> None:
+    with _meter(tmp_path) as meter:
+        with meter.measured("x"):
+            time.sleep(1.2)
+        time.sleep(1.5)
+        with meter.measured("y"):
+            time.sleep(1.2)
+    (lines,) = journals(tmp_path)
+    points = [point for metric in metrics_in(lines) if metric["name"] == "hw.energy" for point in metric["sum"]["dataPoints"]]
+    assert len({point["startTimeUnixNano"] for point in points}) == 1
+    told = sorted({(int(point["timeUnixNano"]), point["asDouble"]) for point in points})
+    assert len(told) >= 3
+    for (before_ns, before_j), (after_ns, after_j) in itertools.pairwise(told):
+        if after_ns - before_ns > 100_000_000:
+            assert (after_j - before_j) / (after_ns - before_ns) * 1e9 == pytest.approx(100.0, rel=0.1)

@@ -17,7 +17,8 @@ A, B = "GPU-aaaa", "GPU-bbbb"
 
 
 def two_boards(**first: Any) -> list[FakeBoard]:
-    return [FakeBoard(A, **first), FakeBoard(B, pci=(0, 2, 0), energy_mj=5_000)]
+    """Whose counters stand still, since they draw nothing."""
+    return [FakeBoard(A, **{"power_mw": 0, **first}), FakeBoard(B, pci=(0, 2, 0), energy_mj=5_000, power_mw=0)]
 
 
 def power_board(**changes: Any) -> FakeBoard:

@@ -437,3 +437,67 @@ def test_the_environment_says_where_powercap_is(tree: FakePowercap) -> None:
     source = from_settings(Settings.load({"IMPACTSDK_POWERCAP_ROOT": str(tree.root)}))
     with pytest.raises(SourceUnavailableError, match=str(tree.devices.parent.parent.parent)):
         source.open(tree)
+
+
+def test_a_counter_that_freezes_is_a_gap_and_no_zero(tree: FakePowercap, opened: Opened) -> None:
+    tree.add("intel-rapl:0", "package-0", power_w=100)
+    zone = tree.add("intel-rapl:1", "package-1", power_w=80, start_uj=9e9)
+    source, _ = opened(tree)
+    zone.power_w = 0.0
+    energies(source)
+    tree.advance(2.0)
+    moving, frozen = source.read()
+    assert moving.energy_j is not None
+    assert frozen.energy_j is None
+    assert "stood still" in str(frozen.error)
+    zone.power_w = 100.0
+    tree.advance(0.1)
+    assert None not in energies(source).values()
+
+
+def test_a_file_that_was_removed_or_replaced_is_opened_anew(tree: FakePowercap) -> None:
+    tree.add("intel-rapl:0", "package-0", power_w=100)
+    source = RaplSource(tree.root, sleep=tree.sleep)
+    source.open(tree)
+    path = tree.directory("intel-rapl:0") / "energy_uj"
+    before = energies(source)
+    path.rename(path.with_name("kept"))
+    assert energies(source) == {"cpu:package-0": None}
+    tree.advance(1.0)
+    assert energies(source)["cpu:package-0"] - before["cpu:package-0"] == pytest.approx(100.0)  # type: ignore[operator]
+    path.write_text(path.read_text())
+    fresh = path.with_name("fresh")
+    fresh.write_text(path.read_text())
+    energies(source)
+    fresh.rename(path)
+    assert energies(source) == {"cpu:package-0": None}
+    assert energies(source)["cpu:package-0"] is not None
+    source.close()
+
+
+def test_a_range_that_may_not_be_read_is_said_with_the_command(
+    tree: FakePowercap, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.add("intel-rapl:0", "package-0", power_w=100)
+    read_bytes = Path.read_bytes
+
+    def refused(path: Path) -> bytes:
+        if path.name == "max_energy_range_uj":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)  # root may read everything
+    source, channels = opened(tree)
+    assert "begins anew may not be read" in str(source.degraded)
+    assert "chmod a+r" in str(source.degraded)
+    assert channels["cpu:package-0"].host_range_j == float("inf")
+
+
+def test_the_command_names_the_files_of_a_mounted_tree(tmp_path: Path) -> None:
+    tree = FakePowercap(tmp_path / "with space")
+    tree.add("intel-rapl:0", "package-0")
+    tree.denied.add("intel-rapl:0")
+    source = RaplSource(tree.devices, opener=tree.open_counter, sleep=tree.sleep)
+    with pytest.raises(SourceUnavailableError) as caught:
+        source.open(tree)
+    assert f"sudo find '{tree.devices}' -name energy_uj" in str(caught.value)

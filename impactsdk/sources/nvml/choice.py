@@ -25,7 +25,7 @@ def choose(
     """The devices to be measured, each board once.
 
     Args:
-        boards: All boards that can be opened.
+        boards: All boards but those that this process may not open.
         boundary: ``machine`` takes all; ``cgroup`` what CUDA shows; ``process`` of that only what belongs to this rank.
         environ: The environment of the process.
         modules: The modules that are loaded, by name; PyTorch is asked if it is there, and never imported.
@@ -67,7 +67,8 @@ def choose(
 
 def _order_is_open(boards: Sequence[Board], environ: Mapping[str, str]) -> bool:
     """Whether CUDA may number the boards otherwise than by PCI bus id, as its fastest-first guess does with several models."""
-    return len({board.model for board in boards}) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
+    models = {board.model for board in boards if board.opened}
+    return len(models) > 1 and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID"
 
 
 # --- ranks -----------------------------------------------------------------------------------------------------------

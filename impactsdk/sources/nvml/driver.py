@@ -90,7 +90,7 @@ def text_of(value: str | bytes) -> str:
 
 
 def board_list(driver: Driver, refused: Callable[[int, Any], None]) -> list[Board]:
-    """All boards that can be opened.
+    """All boards that this process may open; one that cannot be opened for another reason is there without a handle.
 
     NVML counts boards that this process may not open, so each is tried; ``refused`` is told the number and the error.
     """
@@ -102,6 +102,8 @@ def board_list(driver: Driver, refused: Callable[[int, Any], None]) -> list[Boar
             if error.value in DRIVER_GONE:
                 raise
             refused(index, error)
+            if error.value != NO_PERMISSION:  # it is there, and the others keep their numbers
+                boards.append(Board(index, f"nvml-{index}", opened=False))
     return boards
 
 

@@ -16,7 +16,16 @@ from impactsdk.model import Nature
 from impactsdk.protocols import Clock
 from impactsdk.sources.nvml.driver import BOARD_GONE, NOT_SUPPORTED, TRANSIENT, Driver, explained
 
-__all__ = ["EnergyCounter", "ImplausiblePowerError", "Metric", "NoMetricError", "PowerIntegral", "metric_of", "power_limit_w"]
+__all__ = [
+    "EnergyCounter",
+    "ImplausiblePowerError",
+    "Metric",
+    "NoMetricError",
+    "PowerIntegral",
+    "UnopenedCounter",
+    "metric_of",
+    "power_limit_w",
+]
 
 POWER_INSTANT_FIELD = 186  # NVML_FI_DEV_POWER_INSTANT; the numbers of fields above 192 differ between releases
 MODULE_SCOPE = 1  # NVML_POWER_SCOPE_MODULE
@@ -73,6 +82,20 @@ class EnergyCounter:
     def energy_j(self) -> float:
         """The counter, joules."""
         return float(self._driver.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
+
+
+class UnopenedCounter(EnergyCounter):
+    """The counter of a board that could not be opened; each reading tries again."""
+
+    def __init__(self, driver: Driver, index: int) -> None:
+        super().__init__(driver, None)
+        self._index = index
+
+    def energy_j(self) -> float:
+        """The counter, joules, once the board can be opened."""
+        if self._handle is None:
+            self._handle = self._driver.nvmlDeviceGetHandleByIndex(self._index)
+        return super().energy_j()
 
 
 @dataclass(slots=True)

@@ -27,7 +27,16 @@ from impactsdk.sources.nvml.driver import (
     started,
     unavailable,
 )
-from impactsdk.sources.nvml.metrics import EnergyCounter, ImplausiblePowerError, Metric, NoMetricError, metric_of, power_limit_w
+from impactsdk.sources.nvml.metrics import (
+    EnergyCounter,
+    ImplausiblePowerError,
+    Metric,
+    NoMetricError,
+    PowerIntegral,
+    UnopenedCounter,
+    metric_of,
+    power_limit_w,
+)
 from impactsdk.sources.nvml.visible import Board, Device
 
 __all__ = ["NvmlSource", "from_settings"]
@@ -35,6 +44,8 @@ __all__ = ["NvmlSource", "from_settings"]
 _LOG = logging.getLogger(__name__)
 _FIRST_WAIT_NS = 100_000_000
 _LONGEST_WAIT_NS = 10_000_000_000
+_STILL_NS = 1_000_000_000
+_SOME_MW = 1_000
 _HEADROOM = 1.1
 """How far above its enforced limit a board may be for an instant."""
 
@@ -118,7 +129,7 @@ class NvmlSource:
                 _warn(f"{refusals[-1]}; its energy is missing")
 
         boards = board_list(driver, refused)
-        if not boards:
+        if not any(board.opened for board in boards):
             why = "; ".join(refusals) or "the driver shows none"
             raise SourceUnavailableError(f"there is no NVIDIA board to read: {why}", expected=not refusals)
         devices = choose(
@@ -131,14 +142,17 @@ class NvmlSource:
         )
         counters = []
         for device in devices:
+            if not device.board.opened:
+                counters.append(_unopened(driver, device.board, clock))
+                continue
             try:
                 counters.append(self._counter(driver, device, clock))
-            except NoMetricError as error:  # noqa: PERF203 - each board may fail for itself
+            except NoMetricError as error:
                 refusals.append(f"{_named(device.board)} is not measured: {error}")
                 _warn(f"{refusals[-1]}; its energy is missing")
-        if not counters:
+        if not any(counter.handle is not None for counter in counters):
             raise SourceUnavailableError(f"no NVIDIA board can be read: {'; '.join(refusals)}")
-        return counters
+        return _each_module_once(counters)
 
     def _counter(self, driver: Driver, device: Device, clock: Clock) -> _Counter:
         board = device.board
@@ -169,6 +183,25 @@ class NvmlSource:
         return _Counter(channel, board.handle, metric, driver, clock)
 
 
+def _unopened(driver: Driver, board: Board, clock: Clock) -> _Counter:
+    """A board that should be measured and could not be opened: its energy is missing until it can be."""
+    metric = UnopenedCounter(driver, board.index)
+    channel = Channel(id=f"gpu:{board.uuid}", type="gpu", method=metric.method, tick_s=None, sharing="board")
+    return _Counter(channel, None, metric, driver, clock)
+
+
+def _each_module_once(counters: Sequence[_Counter]) -> list[_Counter]:
+    """The counters without those that show the module of an earlier one, too: the same power, twice, to the milliwatt."""
+    kept: list[_Counter] = []
+    for counter in counters:
+        twin = next((other for other in kept if other.shows_the_module_of(counter)), None)
+        if twin is None:
+            kept.append(counter)
+        else:
+            _warn(f"{counter.channel.id} and {twin.channel.id} show the power of one module: it is counted once")
+    return kept
+
+
 class _Counter:
     """One board that is read: asked again after a failure that may pass, never again after one that does not."""
 
@@ -179,6 +212,7 @@ class _Counter:
         self._clock = clock
         self._closed = False
         self._why = ""
+        self._last_j, self._moved_ns = -1.0, 0
         self._wait_ns = 0
         self._retry_at_ns = 0
 
@@ -193,7 +227,30 @@ class _Counter:
             self._failed(error)
             return self._gap(self._why)
         self._wait_ns = 0
-        return Reading(self.channel.id, energy_j)
+        if self._stands_still(energy_j):
+            return self._gap(f"its energy counter stands still at {energy_j:g} J while it draws power")
+        # Of a board that is cut into slices, how much is this slice's is not known.
+        return Reading(self.channel.id, energy_j, *((0.0, energy_j) if self.channel.scope == "board" else ()))
+
+    def shows_the_module_of(self, other: _Counter) -> bool:
+        """Whether both boards only know their module's power, and it is the same one."""
+        mine, its = self._metric, other._metric
+        if not (isinstance(mine, PowerIntegral) and isinstance(its, PowerIntegral) and mine.scope == its.scope == "module"):
+            return False
+        with suppress(self._driver.NVMLError):
+            return all(mine.sample_w() == its.sample_w() for _ in range(2))
+        return False
+
+    def _stands_still(self, energy_j: float) -> bool:
+        """Whether a counter has not moved for a second in which the board says that it drew power."""
+        now_ns = self._clock.now_ns()
+        if energy_j != self._last_j:
+            self._last_j, self._moved_ns = energy_j, now_ns
+        if self.handle is None or not isinstance(self._metric, EnergyCounter) or now_ns - self._moved_ns < _STILL_NS:
+            return False
+        with suppress(self._driver.NVMLError):
+            return bool(self._driver.nvmlDeviceGetPowerUsage(self.handle) > _SOME_MW)
+        return False
 
     def _failed(self, error: Any) -> None:
         self._why = explained(error)

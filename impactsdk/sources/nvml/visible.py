@@ -32,6 +32,7 @@ class Board:
         model: What NVIDIA calls it; ``None`` if the driver does not say.
         pci: Domain, bus and device number; ``None`` if the driver does not say.
         handle: NVML's handle.
+        opened: Whether it could be opened; if not, it counts in CUDA's numbering all the same.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Board:
     model: str | None = None
     pci: tuple[int, int, int] | None = None
     handle: Any = field(default=None, compare=False, repr=False)
+    opened: bool = True
 
 
 @dataclass(frozen=True, slots=True)
