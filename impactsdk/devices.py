@@ -141,7 +141,11 @@ class Devices:
                 self._cpu_sampled = True
             share = self._cpu_share
             part = share.part(curve.channel, knot.hi_ns, knot.energy_j, curve.step_j, curve.shown_j)
-            if len(curve.knots) > 1:
+            if part is None:
+                curve.divide(0.0)
+                knot.failed = True
+                self._complain("pool:held", "another measuring process holds up the division of CPU energy; spans are partial")
+            elif len(curve.knots) > 1:
                 curve.divide(part)
             if share.error is not None:
                 self._complain("pool", f"CPU energy is not divided together with other measuring processes: {share.error}")

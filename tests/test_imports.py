@@ -72,6 +72,7 @@ NEIGHBOURS = {
     ("energy.ledger", "energy.segment"),
     ("energy.ledger", "energy.entry"),
     ("energy.entry", "energy.segment"),
+    ("energy.cpu_time", "energy.machine"),
     ("energy.cpu_time", "energy.registry"),
     ("sources.rapl", "sources.powercap"),
     ("sources.cpu_model", "sources.cpu_identity"),

@@ -29,6 +29,7 @@ class Claim:
 
     Args:
         pid: The process; 0 if the clock of no single one tells what is used.
+        namespace: Of which numbering of processes that number is: containers have their own.
         own_s: CPU seconds that it counts as its own, as it said when it last read.
         clock_s: What the CPU clock of the process itself showed then; others see by it what has been added since.
         served_s: Of these seconds, those that have been given their energy.
@@ -36,6 +37,7 @@ class Claim:
     """
 
     pid: int
+    namespace: int
     own_s: float
     clock_s: float
     served_s: float
@@ -97,8 +99,10 @@ class Pool:
             return
         busy_gain_s = max(0.0, busy_gain_s)
         waiting_s = {key: max(0.0, used_s.get(key, claim.own_s) - claim.served_s) for key, claim in self.claims.items()}
-        pids = [claim.pid for claim in self.claims.values()]
-        part = {key: 1.0 / pids.count(claim.pid) if claim.pid else 1.0 for key, claim in self.claims.items()}
+        whose = [(claim.pid, claim.namespace) for claim in self.claims.values()]
+        part = {
+            key: 1.0 / whose.count((claim.pid, claim.namespace)) if claim.pid else 1.0 for key, claim in self.claims.items()
+        }
         wanted_s = math.fsum(part[key] * waiting_s[key] for key in waiting_s)
         room = min(1.0, busy_gain_s / wanted_s) if wanted_s > 0 else 0.0
         for key, claim in self.claims.items():

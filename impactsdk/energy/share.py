@@ -14,9 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from impactsdk.energy.cpu_time import CgroupAccount, ProcessTree
-from impactsdk.energy.machine import MachineClock
+from impactsdk.energy.machine import MachineClock, namespace, process_clock_s
 from impactsdk.energy.pool import Claim, Pool
-from impactsdk.energy.pool_file import PoolFile, process_clock_s
+from impactsdk.energy.pool_file import PoolFile
 from impactsdk.energy.registry import Registry
 from impactsdk.model import Boundary, Channel
 
@@ -77,8 +77,10 @@ class CpuShare:
         self.clock_s = time.process_time()
         self.own_s, self.busy_s = self._own(), self._busy()
 
-    def part(self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float) -> float:
+    def part(self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float) -> float | None:
         """This boundary's part, 0 to 1, of what a channel has used since it was last asked for; nothing the first time.
+
+        ``None``: it is not known yet, since another process does not let go of the pool; what is owed is given later.
 
         Args:
             channel: The channel.
@@ -87,10 +89,12 @@ class CpuShare:
             step_j: What it has used since it was last asked for.
             shown_j: What its counter showed, which other processes see, too, if ``channel.host_range_j`` says so.
         """
-        taken_j = None
+        taken_j: float | None = None
         if channel.host_range_j is not None and self._directory is not None:
             try:
                 taken_j = self._shared(self._directory, channel, step_j, shown_j)
+                if taken_j is None:
+                    return None
             except OSError as error:
                 self.error, self._directory = error.strerror or str(error), None
                 self._let_go()
@@ -99,12 +103,12 @@ class CpuShare:
             self._alone[channel.id], taken_j = self._taken(pool, at_ns, used_j, step_j, math.inf, math.inf)
         return min(1.0, taken_j / step_j) if step_j > 0 else 0.0
 
-    def _shared(self, directory: Path, channel: Channel, step_j: float, shown_j: float) -> float:
+    def _shared(self, directory: Path, channel: Channel, step_j: float, shown_j: float) -> float | None:
         file = self._files.get(channel.id)
         if file is None:
             file = self._files[channel.id] = PoolFile(directory, channel.id)
         if not file.acquire():
-            return 0.0  # what this process is owed stays there
+            return None
         try:
             pool = file.read()
             if pool is not None and len(pool.claims) > 1:
@@ -127,13 +131,17 @@ class CpuShare:
         if mine is not None:
             mine.own_s, mine.clock_s = self.own_s, self.clock_s
         used_s = {
-            key: self.own_s if claim is mine else claim.now_s(process_clock_s(claim.pid)) for key, claim in pool.claims.items()
+            key: self.own_s if claim is mine else claim.now_s(self._clock_of(claim)) for key, claim in pool.claims.items()
         }
         pool.divide(at_ns, energy_j, self.busy_s, used_s, range_j=range_j, max_power_w=most_w)
         if mine is None:  # from here on
-            pool.claims[self._key] = Claim(self._pid, self.own_s, self.clock_s, self.own_s)
+            pool.claims[self._key] = Claim(self._pid, namespace(), self.own_s, self.clock_s, self.own_s)
             return pool, 0.0
         return pool, pool.take(self._key, step_j)
+
+    @staticmethod
+    def _clock_of(claim: Claim) -> float | None:
+        return process_clock_s(claim.pid) if claim.namespace == namespace() else None
 
     def _drop_the_dead(self, pool: Pool) -> None:
         now_ns = time.perf_counter_ns()

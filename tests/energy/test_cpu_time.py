@@ -59,7 +59,7 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
 
 def others_s(tree: ProcessTree) -> float:
     """What the descendants used, as the tree sees it when it looks at once."""
-    tree._scan_at = tree._read_at = tree._look_at = 0.0
+    tree._scan_at = tree._read_at = 0.0
     tree.own_s()
     return tree._children_s
 
@@ -118,13 +118,7 @@ def test_a_process_that_ends_between_two_looks_is_not_counted_twice(registry) ->
     # Reaped after its parent's clock was read and before its own: missed once, seen the next time.
     tree = ProcessTree(registry)
 
-    class Gone:
-        def cpu_times(self) -> object:
-            import psutil
-
-            raise psutil.NoSuchProcess(1)
-
-    tree._known[999_999_999], tree._last_s[999_999_999] = Gone(), 5.0  # type: ignore[assignment]
+    tree._known[999_999_999], tree._last_s[999_999_999] = 0.0, 5.0  # there is no such process
     tree._children_s = 5.0
     reaped_s = tree._reaped_now_s()
     tree._reaped_now_s = lambda: reaped_s  # type: ignore[method-assign]

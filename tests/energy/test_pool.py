@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impactsdk.energy import pool_file
+from impactsdk.energy.machine import process_clock_s
 from impactsdk.energy.pool import Claim, Pool
-from impactsdk.energy.pool_file import PoolFile, process_clock_s
+from impactsdk.energy.pool_file import PoolFile
 
 MS = 1_000_000
 STEP_S = 0.01
 
 
 def pool_of(*keys: str) -> Pool:
-    return Pool(0, 0.0, 0.0, {key: Claim(0, 0.0, 0.0, 0.0) for key in keys})
+    return Pool(0, 0.0, 0.0, {key: Claim(0, 0, 0.0, 0.0, 0.0) for key in keys})
 
 
 def owed(pool: Pool) -> dict[str, float]:
@@ -40,7 +41,7 @@ def test_each_claim_has_the_part_of_its_cpu_time_in_the_machines() -> None:
 
 
 def test_two_meters_of_one_process_share_its_time() -> None:
-    pool = Pool(0, 0.0, 0.0, {key: Claim(pid, 0.0, 0.0, 0.0) for key, pid in (("a", 7), ("b", 7), ("c", 8))})
+    pool = Pool(0, 0.0, 0.0, {key: Claim(pid, 1, 0.0, 0.0, 0.0) for key, pid in (("a", 7), ("b", 7), ("c", 8))})
     pool.divide(100 * MS, 8.0, 0.4, {"a": 0.2, "b": 0.2, "c": 0.1})
     assert owed(pool) == pytest.approx({"a": 2.0, "b": 2.0, "c": 2.0})
     pool.divide(200 * MS, 16.0, 0.8, {"a": 0.4, "b": 0.4, "c": 0.2})
@@ -153,7 +154,7 @@ def seen(file: PoolFile) -> Pool | None:
 def test_what_one_process_writes_another_reads(tmp_path: Path) -> None:
     one, two = PoolFile(tmp_path, "cpu:0"), PoolFile(tmp_path, "cpu:0")
     assert seen(one) is None
-    pool = Pool(5, 1.5, 2.5, {"a": Claim(7, 1.0, 2.0, 3.0, 4.0), "b": Claim(8, 1.1, 2.1, 3.1, 4.1)})
+    pool = Pool(5, 1.5, 2.5, {"a": Claim(7, 1, 1.0, 2.0, 3.0, 4.0), "b": Claim(8, 2, 1.1, 2.1, 3.1, 4.1)})
     written(one, pool)
     assert seen(two) == pool
     pool.energy_j = 9.0
@@ -218,6 +219,28 @@ def test_more_claims_than_it_has_room_for_are_refused(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="more than 1024"):
         file.write(pool_of(*map(str, range(1025))))
     file.release()
+    file.close()
+
+
+def test_a_writing_that_was_cut_off_is_no_pool(tmp_path: Path) -> None:
+    file, other = PoolFile(tmp_path, "cpu:0"), PoolFile(tmp_path, "cpu:0")
+    written(file, pool_of("a", "b"))
+    content = file._path.read_bytes()
+    written(file, pool_of("c", "d"))
+    whole = file._path.read_bytes()
+    file._path.write_bytes(whole[:100] + content[100:])
+    assert seen(other) is None
+    file.close()
+    other.close()
+
+
+def test_a_full_disk_is_an_error_and_no_signal(tmp_path: Path) -> None:
+    file = PoolFile(tmp_path, "cpu:0")
+    assert file.acquire()
+    os.close(file._descriptor)  # type: ignore[arg-type]
+    file._descriptor = os.open("/dev/full", os.O_RDWR)
+    with pytest.raises(OSError, match="No space"):
+        file.write(pool_of("a"))
     file.close()
 
 
