@@ -51,11 +51,13 @@ class Region:
     """
 
     __slots__ = (
+        "around",
         "clones",
         "enter_ns",
         "entry",
         "exit_ns",
         "interrupted",
+        "latest",
         "measurement",
         "own_token",
         "parent",
@@ -82,7 +84,11 @@ class Region:
     synced: bool
     units: float | None
     """Functional units added so far; ``None`` if none were."""
+    around: Region | None
+    """Another meter's region, if that was the innermost one when this began; else missing."""
     clones: list[Region]
+    latest: Region
+    """What was entered last with this block; missing unless that was done more than once."""
     token: Token[Region | None] | None
     own_token: Token[Region | None] | None
     interrupted: bool
@@ -108,7 +114,8 @@ class Region:
             ConfigurationError: ``units`` is not a finite number >= 0.
         """
         if self.recorder is None or self.exit_ns is not None:
-            raise RegionError(f"{self.name!r} is not open; add units inside the block")
+            self._meant().add_units(units)
+            return
         kind = units.__class__
         if not ((kind is int or kind is float) and 0 <= units <= _MOST_UNITS):
             units = checked_units(units)
@@ -123,6 +130,10 @@ class Region:
         """
         if self.recorder is None:
             raise RegionError(f"{self.name!r} was never entered: there is nothing to tell")
+        last = getattr(self, "latest", None)
+        if last is not None:  # this block was entered more than once
+            measurement: Measurement = last.result(timeout_s)
+            return measurement
         if self.exit_ns is None:
             raise RegionError(f"{self.name!r} is still open: its energy is known only after the block; ask then")
         return self.recorder.wait_for(self, timeout_s)
@@ -136,21 +147,26 @@ class Region:
             session = host.begin()
         if self.recorder is not None:
             self = self._again()
+        # Before others can see that it is entered: another thread may enter the same block at any moment.
+        self.token = self.exit_ns = self.parent = None
         self.recorder = session
         parent = _get()
         if parent is not None and (parent.recorder is not session or parent.exit_ns is not None):
-            parent = open_ancestor(parent, session)
+            parent = self._within(parent, session)
         if session.spans is not None:
             parent = _among_spans(parent, session)
         self.parent = parent
-        self.exit_ns = None
         # Bound to names first: until 3.12 a call of something that lies in a slot is looked up anew each time.
         now_ns, append = session.now_ns, session.append
         self.enter_ns = now_ns()
-        append(self)
-        self.token = _set(self)  # only now: what a signal handler measures must not begin before its parent
-        if session.attention:
-            session.attend()
+        try:
+            append(self)
+            self.token = _set(self)  # only now: what a signal handler measures must not begin before its parent
+            if session.attention:
+                session.attend()
+        except BaseException:  # of a signal's handler: nothing of ours raises
+            self._undo()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
@@ -166,22 +182,46 @@ class Region:
             self = again
             session, token = self.recorder, self.token
             assert token is not None
-        now_ns = session.now_ns
-        at_ns = now_ns()
         try:
-            _reset(token)
-        except (ValueError, RuntimeError):  # another context, or left before
-            self._leave_oddly(at_ns, error)
-            return
-        self.token = None  # let go of it now: one object less per region for the garbage collector to look at
-        self.exit_ns = at_ns
-        append = session.append
-        append(self)
+            now_ns, append = session.now_ns, session.append
+            at_ns = now_ns()
+            try:
+                _reset(token)
+            except (ValueError, RuntimeError):  # another context, or left before
+                self._leave_oddly(at_ns, error)
+                return
+            self.token = None  # let go of it now: one object less per region for the garbage collector to look at
+            self.exit_ns = at_ns
+            append(self)
+        except BaseException:  # of a signal's handler: nothing of ours raises
+            self._undo()
+            raise
         if session.attention:
             session.attend()
 
+    def _undo(self) -> None:
+        """An interrupt came in the middle of entering or leaving: it is closed, and out of the context."""
+        recorder: Any = self.recorder
+        at_ns = recorder.now_ns()
+        if getattr(self, "enter_ns", None) is None:
+            self.enter_ns = at_ns
+        if self.exit_ns is None:
+            self.exit_ns = max(at_ns, self.enter_ns)
+        token, self.token = self.token, None
+        if token is not None or _get() is self:
+            with contextlib.suppress(ValueError, RuntimeError):
+                _reset(token) if token is not None else _set(self.parent)
+        self.leave_context(None)
+        # Whether it had been appended is not known; what is closed may be closed again.
+        recorder.append(self)
+        recorder.append(self)
+        recorder.awaited = True
+
     def leave_context(self, error: BaseException | None) -> None:
         """Its span leaves the context, if it has one."""
+
+    def leave_spans(self) -> None:
+        """What begins now is no part of its span, if it has one."""
 
     def note_error(self, error: BaseException) -> None:
         """Put on its span, if it has one, what the block ended with."""
@@ -201,11 +241,27 @@ class Region:
         except AttributeError:
             clones = self.clones = []
             self.own_token, self.token = self.token, None
-        clone = self.alike()
+        clone = self.latest = self.alike()
         clone.spec = self.spec
         clone.recorder = clone.units = None
         clones.append(clone)
         return clone
+
+    def _meant(self) -> Region:
+        """Of a block that was entered more than once, the region that is open here; an error if there is none."""
+        region = _get()
+        clones = getattr(self, "clones", ())
+        while region is not None and region not in clones:
+            region = region.parent
+        if region is None or region.exit_ns is not None:
+            raise RegionError(f"{self.name!r} is not open; add units inside the block")
+        return region
+
+    def _within(self, innermost: Region, session: Recorder) -> Region | None:
+        """The region of this session that it is part of, where the innermost one of this context is not."""
+        if innermost.recorder is not session:
+            self.around = innermost  # another meter's, inside which there may be one of ours
+        return open_ancestor(innermost, session)
 
     def _entered_last(self) -> Region | None:
         """The region that this object was entered as last, if that is the innermost one: mostly it is what is left."""
@@ -241,6 +297,7 @@ class Region:
         if region in clones:
             clones.remove(region)
         region.exit_ns = at_ns
+        region.leave_spans()
         with contextlib.suppress(ValueError, RuntimeError, TypeError):  # elsewhere there is nothing to restore
             _reset(region._own_token)  # type: ignore[arg-type]
             region.leave_context(None)
@@ -263,6 +320,8 @@ class Region:
         self.entry.parent = self.entry.owner = None
         if self.parent is not None:
             self.parent = open_ancestor(self.parent, self.recorder)  # type: ignore[arg-type]
+        if getattr(self, "around", None) is not None:
+            self.around = None
 
     @property
     def _own_token(self) -> Token[Region | None] | None:
@@ -306,15 +365,13 @@ def current_region() -> Region | None:
 def open_ancestor(region: Region | None, recorder: Recorder) -> Region | None:
     """The innermost region that is still open and belongs to this session (not to another meter, nor to the parent process)."""
     while region is not None and (region.exit_ns is not None or region.recorder is not recorder):
-        region = region.parent
+        region = getattr(region, "around", None) or region.parent
     return region
 
 
 def parent_of(recorder: Recorder) -> Region | None:
     """The region that one which begins here and now is part of."""
-    parent = _get()
-    if parent is not None and (parent.recorder is not recorder or parent.exit_ns is not None):
-        parent = open_ancestor(parent, recorder)
+    parent = open_ancestor(_get(), recorder)
     return parent if recorder.spans is None else _among_spans(parent, recorder)
 
 
@@ -339,6 +396,6 @@ def deeper(one: Region | None, other: Region | None) -> Region | None:
 
 
 def leave(region: Region, error: BaseException | None = None) -> None:
-    """Close a region that a decorator opened."""
-    if region.exit_ns is None:
+    """Close a region that a decorator opened, if it is open: an interrupt may have come before it was."""
+    if getattr(region, "enter_ns", None) is not None and region.exit_ns is None:
         region.__exit__(None, error, None)

@@ -110,11 +110,16 @@ class Session(Recorder):
             end=self._end,
             sleeping=self._note_sleep,
         )
-        self._sampler.start()
-        deadline = time.monotonic() + _READY_S
-        # Once, before the first region: what the sources show now is what its energy is counted from.
-        while not self._sampler.ready.wait(0.05) and time.monotonic() < deadline:
-            pass
+        try:
+            self._sampler.start()
+            deadline = time.monotonic() + _READY_S
+            # Once, before the first region: what the sources show now is what its energy is counted from.
+            while not self._sampler.ready.wait(0.05) and time.monotonic() < deadline:
+                pass
+        except BaseException:  # an interrupt, or no more threads: nobody will have this session
+            self._closing = True
+            self._sampler.stop(0.0)
+            raise
 
     # --- what regions ask for ---------------------------------------------------------------------------------------
 
@@ -274,9 +279,14 @@ class Session(Recorder):
                 "before, or call impactsdk.configure() once it is set",
             )
 
+    def _take_no_more(self) -> None:
+        """A generator may outlive the session, and each of its steps would be kept for ever."""
+        self.append = deque[Any](maxlen=0).append
+
     def forsake(self) -> None:
         """In the child of a fork: all this is the parent's."""
         self.dead = True
+        self._take_no_more()
         self._devices.forsake()
         for holder in list(self._holders):
             holder.forsake()
@@ -398,6 +408,7 @@ class Session(Recorder):
         with self._lock:
             self._books.interrupt(self.now_ns())
             self._settle(final=True)
+            self._take_no_more()
             for holder in list(self._holders):
                 holder.let_go()
             for remove in self._unguard:

@@ -41,51 +41,60 @@ class SpanRegion(Region):
             session = host.begin()
             if self.recorder is not None:  # another thread entered the same block meanwhile
                 return self._again().__enter__()
+        self.token = self.exit_ns = self.parent = self.span = None
         self.recorder = session
+        parent = innermost.get()
+        if parent is not None and (parent.recorder is not session or parent.exit_ns is not None):
+            self._within(parent, session)
         self.parent = parent_of(session)
-        self.exit_ns = None
-        self._start_span(session)
-        now_ns, append = session.now_ns, session.append
-        self.enter_ns = now_ns()
-        append(self)
-        self.token = innermost.set(self)  # only now: what a signal handler measures must not begin before its parent
-        if session.attention:
-            session.attend()
+        try:
+            self._start_span(session)
+            now_ns, append = session.now_ns, session.append
+            self.enter_ns = now_ns()
+            append(self)
+            self.token = innermost.set(self)  # only now: what a signal handler measures must not begin before its parent
+            if session.attention:
+                session.attend()
+        except BaseException:  # of a signal's handler: nothing of ours raises
+            self._undo()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         session: Any = self.recorder
         if session is None:
             raise self._never_entered()
-        at_ns = session.now_ns()
         try:
-            if innermost.get() is not self:  # left before a span inside it, or one of those below
-                raise ValueError
-            innermost.reset(self.token)  # type: ignore[arg-type]
-        except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
-            self._leave_oddly(at_ns, error)
-            return
-        self.token = None
-        self.exit_ns = at_ns
-        try:
+            at_ns = session.now_ns()
+            try:
+                if innermost.get() is not self:  # left before a span inside it, or one of those below
+                    raise ValueError
+                innermost.reset(self.token)  # type: ignore[arg-type]
+            except (ValueError, RuntimeError, TypeError):  # another context, left before, or entered more than once
+                self._leave_oddly(at_ns, error)
+                return
+            self.token = None
+            self.exit_ns = at_ns
             if self.span is not None:
                 self.leave_context(error)
-        finally:  # an interrupt may come anywhere
             session.append(self)  # from here on its span may be ended at any moment
+        except BaseException:  # of a signal's handler: nothing of ours raises
+            self._undo()
+            raise
         session.awaited = True
         if session.attention:
             session.attend()
 
     def _start_span(self, session: Recorder) -> None:
         self.start_unix_ns = unix_ns = session.unix_ns()
-        self.span = None
         if session.tracer is None:
             return
         try:
             spec = self.spec
             span = session.tracer.start_span(spec.name, attributes=spec.attributes, start_time=unix_ns)
-            self.otel_token = otel_context.attach(set_span_in_context(span))
+            self.otel_token = None
             self.span = span
+            self.otel_token = otel_context.attach(set_span_in_context(span))
             if session.spans is not None:
                 session.spans[span.get_span_context().span_id] = self
         except Exception as error:  # noqa: BLE001 - a failing tracer must not reach the measured code
@@ -97,13 +106,23 @@ class SpanRegion(Region):
         if span is None or recorder is None:
             return
         token, self.otel_token = self.otel_token, None
-        if recorder.spans is not None:
-            recorder.spans.pop(span.get_span_context().span_id, None)
+        self.leave_spans()
         if token is not None:
             # Only after ours has shown that the context is the right one: OpenTelemetry logs an error where it is not.
             otel_context.detach(token)
         if error is not None:
             self.note_error(error)
+
+    def leave_spans(self) -> None:
+        """What begins now is no part of its span."""
+        span, recorder = self.span, self.recorder
+        if span is not None and recorder is not None and recorder.spans is not None:
+            recorder.spans.pop(span.get_span_context().span_id, None)
+
+    def forget(self) -> None:
+        """Once it is settled: a generator's may have been put there again in another context."""
+        self.leave_spans()
+        super().forget()
 
     def note_error(self, error: BaseException) -> None:
         """Put on the span what the block ended with."""

@@ -23,8 +23,10 @@ class Synced(Region):
         return region
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._wait()
-        super().__exit__(kind, error, traceback)
+        try:
+            self._wait()
+        finally:  # where an interrupt mostly comes
+            super().__exit__(kind, error, traceback)
 
     def _wait(self) -> bool:
         session = self.spec.host.session

@@ -89,9 +89,11 @@ class Measured(Region):
         if inspect.isclass(function) or not callable(function):
             raise ConfigurationError(f"measured cannot decorate {function!r}; decorate a function or a method")
         spec = self.spec if self.spec.name else _named(self.spec, function)
-        called = function if inspect.isroutine(function) else type(function).__call__
-        if isinstance(function, functools.partial):
-            called = function.func
+        called: Any = function
+        while isinstance(called, functools.partial):
+            called = called.func
+        if not inspect.isroutine(called):
+            called = type(called).__call__
         if inspect.isasyncgenfunction(called):
             return cast("Callable[P, R]", _async_generator(spec, cast(Any, function)))
         if inspect.isgeneratorfunction(called) and called.__code__.co_flags & inspect.CO_ITERABLE_COROUTINE:
@@ -194,13 +196,13 @@ def _plain(spec: Spec, function: Callable[P, R]) -> Callable[P, R]:
         region = kind()
         region.spec = spec
         region.recorder = region.units = None
-        region.__enter__()  # and not a with statement, whose calls cost more
         try:
+            region.__enter__()  # and not a with statement, whose calls cost more
             result = function(*args, **kwargs)
             if count is not None:
                 _count(region, result)
         except BaseException as error:
-            region.__exit__(type(error), error, error.__traceback__)
+            leave(region, error)
             raise
         region.__exit__(None, None, None)
         return result

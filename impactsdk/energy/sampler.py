@@ -33,6 +33,7 @@ _QUIET_NS = 1_000_000_000
 """Once nothing has begun or ended for so long, devices that count by themselves are read less often, until something does."""
 _HANG_NS = 2_000_000_000
 _BACKLOG = 2_000
+_MOST_MISTAKES = 20
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
@@ -90,12 +91,19 @@ class Sampler:
         self._knots = 0
         self._deadline_ns = 0
         self._urgent = False
+        self._mistakes: set[str] = set()
 
     # --- from any thread ----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread; the sources are then opened in it."""
+        """Start the thread; the sources are then opened in it.
+
+        Raises:
+            RuntimeError: There is no thread to be had.
+        """
         self._launch(opening=True)
+        if self._thread is None:
+            raise RuntimeError("no thread can be started")
 
     def _launch(self, *, opening: bool) -> None:
         thread = threading.Thread(target=self._run, args=(opening,), name="impactsdk-sampler", daemon=True)
@@ -229,8 +237,10 @@ class Sampler:
         """A mistake of ours must not end the thread: whoever waits for a result would wait in vain."""
         try:
             return step()
-        except Exception:  # noqa: BLE001
-            _log.exception("impactsdk made a mistake; measuring goes on")
+        except Exception as error:  # noqa: BLE001
+            if repr(error) not in self._mistakes and len(self._mistakes) < _MOST_MISTAKES:  # not with each round anew
+                self._mistakes.add(repr(error))
+                _log.exception("impactsdk made a mistake; measuring goes on")
             return None
 
     def _sleep(self, waiting: int) -> None:
