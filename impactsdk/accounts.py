@@ -69,6 +69,8 @@ class Accounts:
     def finish(self, region: Region) -> None:
         """A region has ended: count its functional units, and price it apart if the factors have changed while it ran."""
         units = region.units
+        if self.coverage(region) > 0.0:
+            region.entry.tally.answered |= region.entry.answered()
         if region.entry.tally.unit is None and units is not None and region.entry.tally.name == region.name:
             region.entry.tally.unit = region.unit  # it got to know what it counts only while it ran
         if region.unit != region.entry.tally.unit:
@@ -98,7 +100,7 @@ class Accounts:
     def _use_of(self, tally: Tally) -> Use:
         if tally.credits is None:
             return Use(None, None, None, 0.0, tally.units, self.nature)
-        return self._use(tally.credits, tally.units, known=self.known)
+        return self._use(tally.credits, tally.units, known=bool(tally.answered))
 
     def _idle_and_all(self, ledger: Ledger) -> tuple[Use, Use]:
         idle = [*ledger.unattributed_j, *ledger.unattributed_extras]
@@ -149,7 +151,8 @@ class Accounts:
         whole, alone = region.entry.inclusive_j(), region.entry.self_j()
         if known:
             inclusive, own = whole[:-EXTRAS], alone[:-EXTRAS]
-            by_type, self_by_type = self.by_type(inclusive), self.by_type(own)
+            answered = region.entry.answered()
+            by_type, self_by_type = self.by_type(inclusive, answered), self.by_type(own, answered)
             energy_j, self_j = math.fsum(inclusive), math.fsum(own)
             # Where the ledger heard of it late, or no reading came after its end.
             missed_ns = max(0, region.entry.start_ns - region.enter_ns) + max(0, region.exit_ns - region.entry.end_ns)
@@ -218,18 +221,18 @@ class Accounts:
             return "exclusive"
         return "+".join(dict.fromkeys(_ATTRIBUTION[curve.channel.sharing] for curve in live))
 
-    def by_type(self, per_channel_j: Sequence[float]) -> dict[str, float]:
-        """Joules per channel as joules per ``hw.type``."""
+    def by_type(self, per_channel_j: Sequence[float], answered: int = -1) -> dict[str, float]:
+        """Joules per channel as joules per ``hw.type``, of those channels whose bit is set."""
         by_type: dict[str, float] = {}
-        for curve, energy_j in zip(self.curves, per_channel_j, strict=True):
-            if curve.knots:
+        for number, (curve, energy_j) in enumerate(zip(self.curves, per_channel_j, strict=True)):
+            if curve.knots and answered >> number & 1:
                 by_type[curve.channel.type] = by_type.get(curve.channel.type, 0.0) + energy_j
         return by_type
 
     # --- all of them ------------------------------------------------------------------------------------------------------
 
     def _operation(self, tally: Tally) -> Operation:
-        by_type = {} if tally.credits is None else self.by_type(tally.credits[:-EXTRAS])
+        by_type = {} if tally.credits is None else self.by_type(tally.credits[:-EXTRAS], tally.answered)
         energy_j = math.fsum(by_type.values()) if by_type else None
         return Operation(
             count=tally.count,

@@ -5,9 +5,10 @@ All are frozen. A number's name ends in its unit; ``None`` means unknown and is 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from impactsdk.factor import Factor, Nature
 
@@ -67,6 +68,37 @@ class Channel:
     name: str | None = None
     parent: str | None = None
     scope: str | None = None
+
+    def check(self) -> None:
+        """Whether this can be worked with.
+
+        Raises:
+            ValueError: A field is of another kind than is said here; the message names it.
+        """
+        for name in ("id", "type", "method"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"the channel's {name} must be text that is not empty, not {getattr(self, name)!r}")
+        for name, words in (("nature", get_args(Nature)), ("sharing", get_args(Sharing))):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{self.id}: {name}={getattr(self, name)!r}: expected one of {', '.join(words)}")
+        for name in ("name", "parent", "scope"):
+            if not (getattr(self, name) is None or isinstance(getattr(self, name), str)):
+                raise ValueError(f"{self.id}: {name}={getattr(self, name)!r}: expected text or None")
+        for name, unknown, endless in (
+            ("tick_s", True, False),
+            ("max_power_w", True, True),
+            ("min_power_w", False, False),
+            ("resolution_j", False, False),
+            ("host_range_j", True, True),
+        ):
+            value = getattr(self, name)
+            if value is None and unknown:
+                continue
+            known = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+            if not known or (math.isinf(value) and not endless):
+                raise ValueError(f"{self.id}: {name}={value!r}: expected a number >= 0{' or None' if unknown else ''}")
+        if self.max_power_w is not None and self.max_power_w < self.min_power_w:
+            raise ValueError(f"{self.id}: max_power_w={self.max_power_w!r} is below min_power_w={self.min_power_w!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,8 +61,9 @@ class EnergySource(Protocol):
     def read(self) -> Iterable[Reading]:
         """Read every channel once.
 
-        Best written as a generator that yields each reading right after its device call: the reading is then stamped with
-        the instants just before and after it. A channel that did not answer is a reading with ``energy_j=None``, or none
+        Best written as a generator that yields each reading right after its device call, by a source that says so with
+        ``lazy = True``: the reading is then stamped with the instants just before and after it, and else with those before and
+        after the whole call. A channel that did not answer is a reading with ``energy_j=None``, or none
         at all.
 
         Raises:

@@ -137,7 +137,7 @@ class SimulatedSource:
             raise ConfigurationError(f"power_w={power_w!r}: expected a finite number of watts or a function of seconds")
         if tick_s < 0 or not math.isfinite(tick_s):
             raise ConfigurationError(f"tick_s={tick_s!r}: expected seconds >= 0")
-        self.counts = True
+        self.counts = self.lazy = True
         self.name = f"simulated:{id}"
         self._power_w = power_w
         self._tick_ns = round(tick_s * 1e9)

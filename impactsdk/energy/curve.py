@@ -46,13 +46,14 @@ class Curve:
         self._raw_high_j: float | None = None
         self._seen_ns = NEVER_NS  # just before the last reading that showed the accepted value
         self._read_ns = NEVER_NS  # just before the last reading that was accepted
+        self._answered_ns = NEVER_NS  # just after it
         self.at_once = False
         """Whether somebody asked for the readings that come: what they show is then settled without waiting for more."""
         self._settled_ns = NEVER_NS
         self._bent_before: Knot | None = None
         self._failing = False
         self._suspect: tuple[float, int] | None = None
-        self._max_w = math.inf if channel.max_power_w is None else channel.max_power_w
+        self._limit_w = math.inf if channel.max_power_w is None else channel.max_power_w
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -82,15 +83,25 @@ class Curve:
         if last is None:
             return self._begin(energy_j, before_ns, after_ns, low_j, high_j)
         step_j = energy_j - self._raw_j
-        if not self._plausible(step_j, after_ns - self._seen_ns):
+        # A counter that stood still shows at once what was used since it last moved.
+        since_ns = self._seen_ns if self._tick.declared_ns is not None else min(self._seen_ns, last.at_ns)
+        if not self._plausible(step_j, after_ns - since_ns):
             suspect, self._suspect = self._suspect, (energy_j, before_ns)
-            self.lost_readings += 1
-            self._failing = True
-            if suspect is None or not self._plausible(energy_j - suspect[0], after_ns - suspect[1]):
+            if suspect is None or not self._raw_j < suspect[0] < energy_j or self._limit_w == math.inf:
+                rises = False
+            else:  # it goes on rising like that: not the counter is wrong, but the power that it is said not to exceed
+                rises = not self._plausible(energy_j - suspect[0], after_ns - suspect[1])
+            if not rises:
+                self.lost_readings += 1
+                self._failing = True
+                if suspect is None or not self._plausible(energy_j - suspect[0], after_ns - suspect[1]):
+                    return None
+                return self._restart(energy_j, before_ns, after_ns, low_j, high_j)
+            self._limit_w = math.inf
+            if not self._plausible(step_j, after_ns - since_ns):
                 return None
-            return self._restart(energy_j, before_ns, after_ns, low_j, high_j)
         self._suspect = None
-        self._read_ns = before_ns
+        self._read_ns, self._answered_ns = before_ns, after_ns
         if step_j == 0 and self._tick.declared_ns is None:
             self._seen_ns = before_ns
             self._tick.still()
@@ -100,8 +111,8 @@ class Curve:
     def _begin(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
         lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, first=True, failed=True, lost=True)
-        if math.isfinite(self._max_w):
-            knot.lost_j = self._max_w * (knot.hi_ns - knot.at_ns) * 1e-9
+        if math.isfinite(self._limit_w):
+            knot.lost_j = self._limit_w * (knot.hi_ns - knot.at_ns) * 1e-9
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -113,7 +124,7 @@ class Curve:
         lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
         since_ns = last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns
-        knot.lost_j = self._max_w * (knot.hi_ns - since_ns) * 1e-9
+        knot.lost_j = self._limit_w * (knot.hi_ns - since_ns) * 1e-9
         self._suspect = None
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
@@ -136,6 +147,11 @@ class Curve:
             knot.low_gain = min(max((low_j - (self._raw_low_j or 0.0)) / step_j, 0.0), 1.0)
             knot.high_gain = max((high_j - (self._raw_high_j or 0.0)) / step_j, 1.0)
             self.stretched = True
+        if (
+            last.lo_ns > NEVER_NS
+            and step_j > 1.01 * self._limit_w * (knot.hi_ns - last.lo_ns) * 1e-9 + self.channel.resolution_j
+        ):
+            self._limit_w = math.inf  # it certainly drew more
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -160,6 +176,7 @@ class Curve:
         self.divide(1.0)
         self._raw_j, self._raw_low_j, self._raw_high_j = energy_j, low_j, high_j
         self._seen_ns = self._read_ns = before_ns
+        self._answered_ns = max(self._answered_ns, knot.hi_ns)
         self._failing = False
 
     def window_ns(self) -> tuple[int, int]:
@@ -179,6 +196,11 @@ class Curve:
             knot.own_j = before.own_j + share * (knot.energy_j - self._previous_j - knot.late_j)
 
     @property
+    def max_power_w(self) -> float:
+        """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
+        return self._limit_w
+
+    @property
     def step_j(self) -> float:
         """What the interval that ends at the last knot adds to F."""
         return self.knots[-1].energy_j - self._previous_j
@@ -192,7 +214,7 @@ class Curve:
         """Whether the device can have used ``step_j`` since the last accepted value; a little slack for clocks and steps."""
         if step_j < 0:
             return False
-        most_w = min(4 * self._max_w, _ABSURD_W)
+        most_w = min(4 * self._limit_w, _ABSURD_W)
         tick_ns = self.tick_ns if self.tick_ns is not None else 200_000_000
         return step_j <= most_w * (elapsed_ns + tick_ns) * 1e-9 + 2 * self.channel.resolution_j + 1e-9
 
@@ -258,7 +280,7 @@ class Curve:
         else:
             settled_ns = min(last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns, last.at_ns)
         patience_ns = _STALL_NS if self.tick_ns is None else max(150_000_000, round(2.5 * self.tick_ns))
-        if now_ns - self._read_ns > self.silence_ns or (final and self._failing):
+        if now_ns - self._answered_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
         if self._read_ns - last.hi_ns > patience_ns or (final and self._read_ns > settled_ns):
             return self._agree(self._read_ns, failed=False)
@@ -278,7 +300,7 @@ class Curve:
     def bounds_j(self, at_ns: int, around: tuple[Knot, ...]) -> tuple[float, float]:
         """The least and the most that the counter can truly have reached at ``at_ns``, given the knots ``around`` it."""
         low_j, high_j = -math.inf, math.inf
-        min_w, max_w = self.channel.min_power_w * 1e-9, self._max_w * 1e-9
+        min_w, max_w = self.channel.min_power_w * 1e-9, self._limit_w * 1e-9
         for knot in around:
             if not knot.real:
                 continue

@@ -16,11 +16,12 @@ __all__ = ["Entry", "Tally", "drifted_j"]
 class Tally:
     """What the finished regions of one name owe together."""
 
-    __slots__ = ("count", "credits", "duration_ns", "failed", "name", "tau", "touched", "unit", "units")
+    __slots__ = ("answered", "count", "credits", "duration_ns", "name", "tau", "touched", "unit", "units")
 
     def __init__(self, name: str, unit: str | None) -> None:
         self.name, self.unit = name, unit
         self.count = self.duration_ns = 0
+        self.answered = 0  # a bit for each channel that has answered in one of them
         self.units: float | None = None
         self.tau = 0.0
         self.credits: list[float] | None = None
@@ -178,6 +179,15 @@ class Entry:
         """What all devices can have used while the region was open."""
         open_ns = self.end_ns - self.start_ns + missed_ns
         return self.end_segment.max_w * open_ns * 1e-9 if open_ns > 0 else 0.0
+
+    def answered(self) -> int:
+        """A bit for each channel that is known to have answered while the region was open."""
+        known = ~(self.start_segment.silent & self.end_segment.silent)
+        bits = 0
+        for number, energy_j in enumerate(self.inclusive_j()[:-EXTRAS]):
+            if energy_j or known >> number & 1:
+                bits |= 1 << number
+        return bits
 
     def failed_ns(self) -> float:
         """How long the devices did not answer while the region was open, as a mean over the channels."""

@@ -41,6 +41,8 @@ class Probe:
         self.dead = False
         self.hung = False
         self.due_ns = 0
+        self.took_ns = 0
+        """How long the last reading took."""
         self.period_ns = 0
         """How often it deserves to be read while regions begin and end."""
         self._warn = warn
@@ -62,6 +64,7 @@ class Probe:
             for channel in channels:
                 if not isinstance(channel, Channel):
                     raise TypeError(f"open() must return impactsdk.model.Channel objects, not {type(channel).__name__}")
+                channel.check()
                 self.curves[channel.id] = Curve(channel)
                 self.curves[channel.id].silence_ns = max(SILENCE_NS, 3 * self._interval_ns)
         except SourceUnavailableError:
@@ -96,7 +99,8 @@ class Probe:
         begun_ns = before_ns = now_ns()
         try:
             readings = self.source.read()
-            lazily = type(readings) is GeneratorType
+            # One that asks each device just before it yields says so; of any other, all were asked at some time in between.
+            lazily = type(readings) is GeneratorType and getattr(self.source, "lazy", False)
             for reading in readings:
                 after_ns = now_ns()
                 if unwanted():
@@ -124,7 +128,12 @@ class Probe:
         for curve in silent.values():
             curve.add(None, done_ns, done_ns)
             problem = problem or f"{curve.channel.id} did not answer"
+        for curve in self._curves:
+            if math.isinf(curve.max_power_w) and curve.channel.max_power_w not in (None, math.inf):
+                limit_w = curve.channel.max_power_w
+                self._warn(f"limit:{curve.channel.id}", f"{curve.channel.id} drew more than the {limit_w:g} W it was said to")
         self.samples += 1
+        self.took_ns = done_ns - begun_ns
         self._failures = self._failures + 1 if problem and len(silent) == len(self.curves) else 0
         if problem:
             self._warn(f"read:{self.name}", f"{self.name}: {problem}; spans over the gap are marked partial")

@@ -142,6 +142,9 @@ class Registry:
             return {}
         now_ns = time.perf_counter_ns()
         try:
+            if self._descriptor is not None and not os.fstat(self._descriptor).st_nlink:
+                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._write(self.me)  # somebody has cleaned up: the others are to see this process again
             changed_ns = self.directory.stat().st_mtime_ns
             # A directory's time moves in steps of some milliseconds: one that changed just now may change unseen.
             settled = time.time_ns() - changed_ns > 50_000_000

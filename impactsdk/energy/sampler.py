@@ -33,6 +33,7 @@ _QUIET_NS = 1_000_000_000
 """Once nothing has begun or ended for so long, devices that count by themselves are read less often, until something does."""
 _HANG_NS = 2_000_000_000
 _BACKLOG = 2_000
+_SLOW_NS = 200_000_000
 _MOST_MISTAKES = 20
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -210,6 +211,8 @@ class Sampler:
                     return
                 self.calling(None)
                 self._sleeping(False)
+                if probe.took_ns > _SLOW_NS:  # meanwhile nobody else was read either
+                    self._have_patience(3 * probe.took_ns)
             awaited = self._awaited()
             wanted = first or stopping or urgent or (awaited and self._knots)
             if wanted or self.clock.now_ns() - settled_ns > (_AGAIN_NS if awaited else _SETTLE_NS):
@@ -228,6 +231,12 @@ class Sampler:
         self._guard(self._end)
         self.cpu_s += time.thread_time() - cpu_before_s
         self.ended.set()
+
+    def _have_patience(self, silence_ns: int) -> None:
+        """With devices that answer slowly no device is taken for silent sooner."""
+        for probe in self.probes:
+            for curve in probe.curves.values():
+                curve.silence_ns = max(curve.silence_ns, silence_ns)
 
     def _note(self, curve: Curve, knot: Knot | None) -> None:
         self._knots += knot is not None

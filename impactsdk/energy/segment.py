@@ -66,6 +66,7 @@ class Segment:
 
     ``rates`` has one own rate per channel, then how much less and how much more the models' bounds would credit, then that of
     time: a region's own seconds are divided as its joules are.
+    ``silent`` has a bit for each channel that did not answer.
     ``v`` is the ledger's virtual energy at the start, in the same layout. ``lost`` is what may have been used unseen from the
     beginning to the start of this segment: nanoseconds for which nothing bounds it, joules, and joules that may have been
     counted though they were used before the first reading.
@@ -82,6 +83,7 @@ class Segment:
         "lost_rate",
         "max_w",
         "rates",
+        "silent",
         "start_ns",
         "total_rates",
         "unbounded",
@@ -99,10 +101,13 @@ class Segment:
         self.lost, self.lost_rate, self.unbounded = (0, 0.0, 0.0), 0.0, False
         self.v: list[float] = []
         slack_low = slack_high = 0.0
-        for curve in curves:
-            limit_w = math.inf if curve.channel.max_power_w is None else curve.channel.max_power_w
+        self.silent = 0
+        for number, curve in enumerate(curves):
+            limit_w = curve.max_power_w
             self.max_w += limit_w
             lane = _lane(curve, start_ns)
+            if lane is None or lane.knot.failed:
+                self.silent |= 1 << number
             if lane is None:
                 self._add(0.0, 0.0, 0.0)
                 self.failed_rate += 1 / len(curves)

@@ -121,6 +121,7 @@ class CpuModelSource:
     name = "cpu_model"
     covers = "cpu"
     rank = 90
+    lazy = True
     counts = True  # the kernel counts the busy time
 
     def __init__(

@@ -100,6 +100,7 @@ class RaplSource:
     name = "rapl"
     covers = "cpu"
     rank = 0
+    lazy = True
     counts = True
 
     def __init__(

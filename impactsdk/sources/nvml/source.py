@@ -67,6 +67,7 @@ class NvmlSource:
     name = "nvml"
     covers: str | None = None
     rank = 0
+    lazy = True
 
     def __init__(
         self, *, environ: Mapping[str, str], boundary: Boundary = "process", modules: Mapping[str, Any] | None = None
