@@ -41,6 +41,7 @@ _R = TypeVar("_R", bound="Region")
 PAUSE, RESUME = "pause", "resume"
 LONGEST_NAME = 256
 _MOST_UNITS = 1e300
+_NOT_YET = -1
 
 
 class Region:
@@ -244,6 +245,7 @@ class Region:
         clone = self.latest = self.alike()
         clone.spec = self.spec
         clone.recorder = clone.units = None
+        clone.exit_ns = _NOT_YET  # other threads look through the clones for what is open
         clones.append(clone)
         return clone
 
