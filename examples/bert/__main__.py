@@ -1,14 +1,18 @@
 """Run the reference workload: ``python -m examples.bert`` from the root of the repository.
 
 It needs the extra: ``pip install 'impactsdk[bert]'``. Progress goes to stderr, reports and the table to stdout. Status 0:
-done; 2: it cannot start, with a sentence that says why; 130: interrupted, with the table so far.
+done; 2: it cannot start or go on, with a sentence that says why; 130: interrupted, with the table so far; 141: nobody reads
+its output.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
 
 import impactsdk
 from impactsdk import measured
@@ -33,19 +37,26 @@ _ENVIRONMENT = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the command line, run the phases, print the table; returns the exit status."""
     options = parse(argv)
-    impactsdk.configure(service_name="bert-example")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sentence must not end the run
     record = Record()
     status = 0
     try:
+        impactsdk.configure(service_name="bert-example")
+        _make_room(options.save)
         data = load(options.data, seed=options.seed, limit=options.limit)
         source = resolve(options.model) if options.model else None
         for note in data.notes:
             print(f"note: {note}", file=sys.stderr)
         _run(options, data, source, record=record)
-    except (DataError, ModelError) as error:
+    except (DataError, ModelError, impactsdk.ConfigurationError) as error:
         return _refuse(str(error))
     except ImportError as error:
         return _refuse(f"{error}; the example needs its extra: pip install 'impactsdk[bert]'")
+    except Exception as error:
+        if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which is not imported here
+            raise
+        return _refuse("there is not enough memory; a smaller --batch-size, --max-length or --size needs less")
     except KeyboardInterrupt:
         print("\ninterrupted; the table covers what has run", file=sys.stderr)
         status = 130
@@ -63,10 +74,26 @@ def _run(options: Options, data: Dataset, source: str | None, *, record: Record)
         workload.run(options, data, source, record=record)
 
 
+def _make_room(folder: Path | None) -> None:
+    """Before an hour of training: whether what it makes can be saved."""
+    if folder is None:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ModelError(f"--save {folder}: expected a folder to write into: {error.strerror or error}") from error
+
+
 def _refuse(sentence: str) -> int:
     print(f"examples.bert: {sentence}", file=sys.stderr)
     return 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # nobody reads on, as before "| head"
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

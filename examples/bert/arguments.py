@@ -110,7 +110,7 @@ def _positive(text: str) -> int:
 
 
 def _length(text: str) -> int:
-    return _whole(text, least=4)  # [CLS], [SEP] and something to read
+    return _whole(text, least=4, most=8192)  # [CLS], [SEP] and something to read
 
 
 def _seed(text: str) -> int:
@@ -119,7 +119,7 @@ def _seed(text: str) -> int:
 
 def _whole(text: str, *, least: int, most: int = 2**31) -> int:
     if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
-        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number >= {least}")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number >= {least} and <= {most}")
     return int(text)
 
 

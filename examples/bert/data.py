@@ -7,6 +7,7 @@ import io
 import json
 import random
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -84,13 +85,16 @@ def load(paths: Sequence[Path], *, seed: int = 0, limit: int | None = None) -> D
         for row in rows[split]:
             if row.label is not None and row.label not in labels:
                 where = f"{files.get(split, files['train'])}:{row.line}"
-                raise DataError(f"{where}: expected a label that occurs in training ({_some(labels)}), found {row.label!r}")
+                read_so_far = "" if limit is None else f" in the first {limit} rows (--limit)"
+                raise DataError(
+                    f"{where}: expected a label that occurs in training{read_so_far} ({_some(labels)}), found {row.label!r}"
+                )
     return Dataset(train=rows["train"], dev=rows["dev"], test=rows["test"], labels=labels, notes=tuple(notes))
 
 
 def read(path: Path, *, labelled: bool = True, limit: int | None = None) -> tuple[Row, ...]:
     """Read one file, JSON lines by its suffix and else a table; without ``labelled`` the labels may be missing as a whole."""
-    records = _json_lines(path) if path.suffix in (".json", ".jsonl") else _table(path)
+    records = _json_lines(path) if path.suffix in (".json", ".jsonl") else _table(path, labelled=labelled)
     rows = tuple(islice((_row(path, line, record, labelled=labelled) for line, record in records), limit))
     if not rows:
         raise DataError(f"{path}: expected at least one sentence, found none")
@@ -106,6 +110,8 @@ def _row(path: Path, line: int, record: dict[str, object], *, labelled: bool) ->
     if not isinstance(sentence, str) or not sentence.strip():
         found = _shown(sentence) if "sentence" in record else f"only {_some(list(record))}"
         raise DataError(f"{where}: expected a text in 'sentence', found {found}")
+    if any("\ud800" <= character <= "\udfff" for character in sentence):
+        raise DataError(f"{where}: expected a text in 'sentence', found half of a surrogate pair in it")
     if label is None and not labelled:
         return Row(sentence, None, line)
     if isinstance(label, bool) or not isinstance(label, (int, str)) or not str(label).strip():
@@ -126,7 +132,7 @@ def _text(path: Path) -> io.StringIO:
         raise DataError(f"{path}:{line}: expected UTF-8, found the byte 0x{raw[error.start]:02x}") from error
 
 
-def _table(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+def _table(path: Path, *, labelled: bool) -> Iterator[tuple[int, dict[str, object]]]:
     # A quotation mark in SST-2 is a character like any other: with csv's default, one open quote swallows thousands of rows.
     reader = csv.reader(_text(path), delimiter="\t", quoting=csv.QUOTE_NONE)
     header: list[str] | None = None
@@ -136,8 +142,10 @@ def _table(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
                 continue
             if header is None:
                 header = cells
-                if "sentence" not in header or len(set(header)) < len(header):
-                    raise DataError(f"{path}:1: expected a header with the columns sentence<TAB>label, found {_some(header)}")
+                needed = {"sentence", "label"} if labelled else {"sentence"}
+                if not needed <= set(header) or len(set(header)) < len(header):
+                    where = f"{path}:{reader.line_num}"
+                    raise DataError(f"{where}: expected a header with the columns sentence<TAB>label, found {_some(header)}")
                 continue
             if len(cells) != len(header):
                 where = f"{path}:{reader.line_num}"
@@ -155,7 +163,7 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
             continue
         try:
             record = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}:{line}: expected one JSON object per line: {error}") from error
         if not isinstance(record, dict):
             raise DataError(f"{path}:{line}: expected a JSON object, found {type(record).__name__}")
@@ -192,7 +200,14 @@ def _split_of(path: Path) -> str | None:
 def _cut(rows: tuple[Row, ...], *, seed: int, path: Path) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
     if len(rows) < 10:
         raise DataError(f"{path}: expected at least 10 rows, to cut a tenth for each missing file, found {len(rows)}")
-    chosen = set(random.Random(seed).sample(range(len(rows)), len(rows) // 10))
+    left = Counter(row.label for row in rows)
+    chosen: set[int] = set()
+    for number in random.Random(seed).sample(range(len(rows)), len(rows)):
+        if len(chosen) == len(rows) // 10:
+            break
+        if left[rows[number].label] > 1:  # a label of which there is but one is needed in training
+            left[rows[number].label] -= 1
+            chosen.add(number)
     kept = tuple(row for number, row in enumerate(rows) if number not in chosen)
     return kept, tuple(row for number, row in enumerate(rows) if number in chosen)
 

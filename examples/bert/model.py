@@ -16,6 +16,7 @@ from transformers import BertConfig, BertTokenizerFast, TFBertForMaskedLM, TFBer
 from impactsdk import measured
 
 from .checkpoint import ModelError
+from .progress import say
 
 # Layers, width, attention heads: the compact models of Turc et al. (2019), arXiv:1908.08962, and BERT-base.
 SHAPES = {"tiny": (2, 128, 2), "mini": (4, 256, 4), "small": (4, 512, 8), "base": (12, 768, 12)}
@@ -39,8 +40,7 @@ def load_tokenizer(source: str) -> BertTokenizerFast:
     """Read the tokenizer that belongs to a checkpoint."""
     try:
         return BertTokenizerFast.from_pretrained(source)
-    # TypeError and AttributeError are what transformers raises for a file that is missing or not as it should be.
-    except (OSError, TypeError, AttributeError, ValueError) as error:
+    except Exception as error:
         raise ModelError(f"{source}: the tokenizer cannot be loaded: {_first_line(error)}") from error
 
 
@@ -72,7 +72,7 @@ def configuration(size: str, *, vocabulary: int, length: int) -> BertConfig:
 @measured("bert.model")
 def build(kind: Any, *, source: str | None, config: BertConfig | None, labels: Sequence[str] = ()) -> tf.keras.Model:
     """A model of ``kind``, from the checkpoint ``source`` or else from scratch with ``config``."""
-    named: dict[str, object] = {}
+    named: dict[str, Any] = {}
     if labels:
         numbers = {name: number for number, name in enumerate(labels)}
         named = {"num_labels": len(labels), "id2label": dict(enumerate(labels)), "label2id": numbers}
@@ -84,9 +84,27 @@ def build(kind: Any, *, source: str | None, config: BertConfig | None, labels: S
         return model
     try:
         # A head for another number of labels is replaced by a new one.
-        return kind.from_pretrained(source, ignore_mismatched_sizes=True, **named)
-    except (OSError, TypeError, ValueError, KeyError) as error:
+        model, told = kind.from_pretrained(source, ignore_mismatched_sizes=True, output_loading_info=True, **named)
+    except Exception as error:
         raise ModelError(f"{source}: the weights cannot be loaded: {_first_line(error)}") from error
+    # Of a tensor whose shape does not fit, transformers tells the name and both shapes.
+    absent = [*told.get("missing_keys", ()), *(key[0] for key in told.get("mismatched_keys", ()))]
+    encoder = [name for name in absent if "/encoder/" in f"/{name}".replace(".", "/") or "embeddings" in name]
+    if encoder:
+        raise ModelError(f"{source}: expected the weights of this BERT, found none that fit for {len(encoder)} of its tensors")
+    if labels and any("classifier" in name for name in absent):
+        say(f"note: {source} has no classifier for {len(labels)} labels: it begins at random")
+    return model
+
+
+def labels_of(source: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The labels of the data in the order that a checkpoint has learnt them in, if it knows them by their names."""
+    names = [str(name) for _, name in sorted(BertConfig.from_pretrained(source).id2label.items())]
+    if set(names) == set(labels):
+        return tuple(names)
+    if len(names) == len(labels) and not all(name.startswith("LABEL_") for name in names):
+        say(f"note: {source} knows the labels {', '.join(names)}, taken for {', '.join(labels)} in this order")
+    return tuple(labels)
 
 
 def masked_language_model(*, source: str | None, config: BertConfig | None) -> TFBertForMaskedLM:

@@ -121,7 +121,7 @@ def _impacts(measurements: Mapping[str, Sequence[Any]]) -> list[str]:
                 _short(carbon_g, 1e3),
                 _short(embodied_g, 1e3),
                 _short(_sum([impact.water_l for impact in impacts]), 1e3),
-                UNKNOWN if cost is None else f"{cost * 100:.3g} cents ({last.currency})",
+                UNKNOWN if cost is None else f"{cost:.3g} {last.currency}",
                 _short(sci_g, 1e3) if sentences else "",
             )
         )
@@ -175,4 +175,7 @@ def _sum(values: Sequence[float | None]) -> float | None:
 
 
 def _number(value: float | None, digits: int) -> str:
-    return UNKNOWN if value is None else f"{value:,.{digits}f}"
+    """So many decimals; a smaller number keeps two digits, for it is not zero."""
+    if value is None:
+        return UNKNOWN
+    return f"{value:.2g}" if 0 < value < 0.95 * 10**-digits else f"{value:,.{digits}f}"

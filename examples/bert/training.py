@@ -146,7 +146,7 @@ def pretrain(
         steps = options.pretrain_epochs * math.ceil(len(arrays["input_ids"]) / options.batch_size)
         trainer = Trainer(model, learning_rate=learning_rate, steps=steps, length=length, per_token=True)
         with record.block(TRACING, "bert.pretrain.trace"):
-            trainer.trace(options.batch_size)
+            trainer.trace(min(options.batch_size, len(arrays["input_ids"])))
         for epoch in range(1, options.pretrain_epochs + 1):
             loss = trainer.epoch(
                 masked(arrays, tokenizer, seed=options.seed + epoch),
@@ -176,7 +176,7 @@ def finetune(
         steps = options.epochs * math.ceil(len(arrays["input_ids"]) / options.batch_size)
         trainer = Trainer(model, learning_rate=learning_rate, steps=steps, length=length, per_token=False)
         with record.block(TRACING, "bert.finetune.trace"):
-            trainer.trace(options.batch_size)
+            trainer.trace(min(options.batch_size, len(arrays["input_ids"])))
         for epoch in range(1, options.epochs + 1):
             loss = trainer.epoch(
                 arrays,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,8 +35,15 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
     tokenizer = model.load_tokenizer(source) if source else model.train_tokenizer(training_sentences)
     length = options.max_length or model.longest(tokenizer, training_sentences)
     config = None if source else model.configuration(options.size, vocabulary=len(tokenizer), length=length)
+    if source:
+        data = dataclasses.replace(data, labels=model.labels_of(source, data.labels))
     rate = options.learning_rate or (FROM_CHECKPOINT if source else FROM_SCRATCH)
     classifier = model.classifier(source=source, config=config, labels=data.labels)
+    if len(tokenizer) > classifier.config.vocab_size:
+        raise ModelError(
+            f"{source}: expected a tokenizer of at most {classifier.config.vocab_size} tokens, as the weights have, found "
+            f"{len(tokenizer)}"
+        )
     if length > classifier.config.max_position_embeddings:
         raise ModelError(f"--max-length {length}: expected at most {classifier.config.max_position_embeddings} with this model")
     origin = source or f"{options.size} from scratch"
@@ -57,7 +65,7 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
 
     predictor = inference.Predictor(classifier, length=length)
     if {"evaluate", "infer"} & set(options.phases):
-        predictor.trace(options.batch_size, record=record)
+        predictor.trace(min(options.batch_size, len(data.test)), record=record)
 
     dev = encoded(data.dev) if "evaluate" in options.phases else {}
 
@@ -75,6 +83,10 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
 
     if "finetune" in options.phases:
         training.finetune(classifier, train, options=options, learning_rate=rate, record=record, after_epoch=after_epoch)
+    if options.save:  # what comes now only reads the weights, and prints
+        classifier.save_pretrained(options.save, safe_serialization=True)
+        tokenizer.save_pretrained(options.save)
+        say(f"saved the classifier in {options.save}")
     if "evaluate" in options.phases:
         labelled = data.test[0].label is not None
         split = "test" if labelled else "dev"
@@ -89,7 +101,3 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
         print("inference, the first three sentences")
         for (label, probability), text in zip(answers[:3], texts, strict=False):
             print(f"  {label} ({probability:.2f})  {text}", flush=True)
-    if options.save:
-        classifier.save_pretrained(options.save, safe_serialization=True)
-        tokenizer.save_pretrained(options.save)
-        say(f"saved the classifier in {options.save}")

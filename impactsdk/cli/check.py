@@ -43,6 +43,8 @@ def _run(arguments: argparse.Namespace) -> int:
     ]
     for energy_j, what in parts:
         print(f"  {energy_j:16.9f} J  {what}")
+    if found.later_j > 0:
+        print(f"  {found.later_j:16.9f} J  counted after the last totals, and not in them: the process was killed")
     for trouble in found.troubles:
         print(f"  {trouble}")
     share = abs(found.difference_j) / found.devices_j if found.devices_j else 0.0

@@ -53,6 +53,10 @@ def water(water_l: float | None) -> str:
     return scaled(water_l, "L", largest="")
 
 
+_WITHOUT_CENTS = frozenset(("CLP", "ISK", "JPY", "KRW", "PYG", "UGX", "VND", "XAF", "XOF"))
+"""Currencies that ISO 4217 gives no decimals."""
+
+
 def money(amount: float | None, currency: str | None) -> str:
     """The currency, from a hundredth down its cents, below a thousandth of a cent with a prefix."""
     if amount is None or currency is None:
@@ -60,7 +64,7 @@ def money(amount: float | None, currency: str | None) -> str:
     size = abs(amount)
     if size >= 1:
         return f"{amount:,.2f} {currency}"
-    if size >= 1e-5:
+    if size >= 1e-5 and currency not in _WITHOUT_CENTS:
         return f"{_short(amount * 100)} cents ({currency})"
     return scaled(amount, currency, largest="")
 

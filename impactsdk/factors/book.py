@@ -139,7 +139,8 @@ class Book:
 
     def _with_hardware(self, best: dict[Kind, Factor], devices: tuple[Factor, ...]) -> tuple[Factor, ...]:
         hardware = self.hardware
-        if hardware is not None:
+        # Where no tables are wanted, only for what somebody has given.
+        if hardware is not None and (devices or self._settings.factors != ()):
             best.setdefault("lifetime", hardware.lifetime)
             if not devices:
                 devices = hardware.devices

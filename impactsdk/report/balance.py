@@ -28,6 +28,8 @@ class Balance:
     """Of regions that were still open: zero unless the process was killed."""
     unattributed_j: float
     others_j: float
+    later_j: float
+    """What the devices counted after the last totals: of a killed process, as far as it was written."""
     troubles: tuple[str, ...]
 
     @property
@@ -78,5 +80,6 @@ def balance(journal: Path) -> Balance:
         open_j=last.open_j,
         unattributed_j=0.0 if outside is None else outside.energy_j or 0.0,
         others_j=last.others_j,
+        later_j=max(0.0, math.fsum(run.channels.values()) - devices_j),
         troubles=tuple(troubles),
     )

@@ -114,7 +114,7 @@ def _totals(run: Run, book: Book) -> Totals:
         whole = impact if whole is None else added(whole, impact)
     used = {name: account.energy_j or 0.0 for name, account in last.accounts.items()}
     return Totals(
-        channels=run.channels,
+        channels=last.channels_j,  # at the same instant as the rest
         attributed_j=sum(energy_j for name, energy_j in used.items() if name is not None),
         unattributed_j=used.get(None, 0.0),
         others_j=last.others_j,

@@ -286,6 +286,15 @@ def test_manufacture_is_the_users_or_the_boards_and_our_share_of_the_server(sett
     assert of.rates(NOW_NS) is not before
 
 
+def test_without_the_tables_there_is_no_rule_of_thumb_for_the_manufacture_either() -> None:
+    of = book(factors="none")
+    of.describe(MACHINE)
+    assert embodied(of) is None
+    of = book(factors="none", embodied_kg=LIFE_H / 1000)
+    of.describe(MACHINE)
+    assert embodied(of) == pytest.approx(1)
+
+
 def test_the_manufacture_that_a_provider_knows_replaces_the_hardwares() -> None:
     of = book(
         Provider(factor("embodied", 3.0 * LIFE_H, "a"), factor("embodied", 1.0 * LIFE_H, "b")),
