@@ -208,6 +208,8 @@ def _cut(rows: tuple[Row, ...], *, seed: int, path: Path) -> tuple[tuple[Row, ..
         if left[rows[number].label] > 1:  # a label of which there is but one is needed in training
             left[rows[number].label] -= 1
             chosen.add(number)
+    if not chosen:
+        raise DataError(f"{path}: expected labels that occur on several rows, to cut a tenth for each missing file")
     kept = tuple(row for number, row in enumerate(rows) if number not in chosen)
     return kept, tuple(row for number, row in enumerate(rows) if number in chosen)
 
