@@ -146,7 +146,7 @@ class Devices:
                 knot.failed = True
                 self._complain("pool:held", "another measuring process holds up the division of CPU energy; spans are partial")
             elif len(curve.knots) > 1:
-                curve.divide(part)
+                curve.divide(part[0], between=part[1:])
             if share.error is not None:
                 self._complain("pool", f"CPU energy is not divided together with other measuring processes: {share.error}")
         elif sharing == "board" and len(curve.knots) > 1:

@@ -63,8 +63,7 @@ class EnergySource(Protocol):
 
         Best written as a generator that yields each reading right after its device call, by a source that says so with
         ``lazy = True``: the reading is then stamped with the instants just before and after it, and else with those before and
-        after the whole call. A channel that did not answer is a reading with ``energy_j=None``, or none
-        at all.
+        after the whole call. A channel that did not answer is a reading with ``energy_j=None``, or none at all.
 
         Raises:
             SourceFailedError: The devices are gone for good. Any other exception is a gap for all channels, and the next

@@ -185,15 +185,21 @@ class Curve:
         before = next((before for before in reversed(self.knots[:-1]) if before.real), knot)
         return max(before.lo_ns, self.knots[0].at_ns) if before.lo_ns > NEVER_NS else before.at_ns, knot.hi_ns
 
-    def divide(self, share: float, most: float | None = None) -> None:
-        """Say what part of the last knot's interval this process owes, 0 to 1, and what it may owe at the most."""
+    def divide(self, share: float, most: float | None = None, *, between: tuple[float, float] | None = None) -> None:
+        """Say what part of the last knot's interval this process owes, 0 to 1, and what it may owe at the most.
+
+        ``between`` says it of a part that is only uncertain in this interval: what it owes too much now it owes less later.
+        """
         knot, before = self.knots[-1], self.knots[-2] if len(self.knots) > 1 else None
         knot.share = share
         if most is not None and share > 0:
             knot.high_gain *= most / share
             self.stretched = True
         if before is not None:
-            knot.own_j = before.own_j + share * (knot.energy_j - self._previous_j - knot.late_j)
+            used_j = knot.energy_j - self._previous_j - knot.late_j
+            knot.own_j = before.own_j + share * used_j
+            if between is not None:
+                knot.over_j, knot.spare_j = max(0.0, share - between[0]) * used_j, max(0.0, between[1] - share) * used_j
 
     @property
     def max_power_w(self) -> float:

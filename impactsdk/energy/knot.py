@@ -17,9 +17,11 @@ class Knot:
 
     ``own_j`` is this process's part of it, up to here. What follows speaks of the interval that ends here: ``share``, this
     process's part of its energy; ``failed``, the device did not answer for some of it; ``lost``, what it used is not known
-    (``lost_j`` at the most), as before the ``first``; ``late_j``, energy of a time that was settled without it; the gains of
-    a model's lower and upper estimate. ``real`` is false where F was only agreed to be flat so that spans need not wait for a
-    device that stands still or does not answer, or has a ``bend`` within an interval; the fields of a bend are that interval's.
+    (``lost_j`` at the most), as before the ``first``; ``late_j``, energy of a time that was settled without it; ``over_j`` and
+    ``spare_j``, how much less and more than its share may be this process's, since the clocks that it is found by move in
+    steps; the gains of a model's lower and upper estimate. ``real`` is false where F was only agreed to be flat so that spans
+    need not wait for a device that stands still or does not answer, or has a ``bend`` within an interval; the fields of a bend
+    are that interval's.
     """
 
     at_ns: int
@@ -35,6 +37,8 @@ class Knot:
     lost: bool = False
     lost_j: float = 0.0
     late_j: float = 0.0
+    over_j: float = 0.0
+    spare_j: float = 0.0
     low_gain: float = 1.0
     high_gain: float = 1.0
 
@@ -63,6 +67,9 @@ def bent(before: Knot, start: Knot, end: Knot, after: Knot) -> Knot | None:
     bend = replace(end, at_ns=at_ns, lo_ns=at_ns, hi_ns=at_ns, real=False, bend=True, own_j=start.own_j + step_j)
     bend.energy_j = min(start.energy_j + step_j + others_j * until_ns / elapsed_ns, end.energy_j)
     bend.share, end.share = _share(start, bend), _share(bend, end)
+    part = until_ns / elapsed_ns
+    bend.over_j, bend.spare_j = part * end.over_j, part * end.spare_j
+    end.over_j, end.spare_j = end.over_j - bend.over_j, end.spare_j - bend.spare_j
     return bend
 
 

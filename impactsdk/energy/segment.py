@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import NamedTuple
 
 from impactsdk.energy.curve import Curve
-from impactsdk.energy.knot import Knot
+from impactsdk.energy.knot import NEVER_NS, Knot
 
 __all__ = ["Lane", "Segment", "Timeline"]
 
@@ -38,8 +38,28 @@ class Lane(NamedTuple):
         """How far the true own energy up to ``at_ns`` may lie from the credited one: ``(low <= 0, high >= 0)``."""
         own_j = self.own_j(at_ns)
         least_j, most_j = self.bounds_j(at_ns, ending=ending)
+        if self.knot.spare_j or self.knot.over_j:
+            least_j, most_j = self._shared_j(at_ns, least_j, most_j)
         gain = self.gain
         return gain * min(0.0, least_j - own_j), gain * max(0.0, most_j - own_j)
+
+    def _shared_j(self, at_ns: int, least_j: float, most_j: float) -> tuple[float, float]:
+        """The same where only the share of a whole interval is known, and not when in it this process ran."""
+        first = last = self.since.index(self.knot)
+        while self.since[last].bend and last + 1 < len(self.since):
+            last += 1
+        while first > 0 and self.since[first - 1].bend:
+            first -= 1
+        start = self.since[first - 1] if first > 0 else self.previous
+        end, parts = self.since[last], self.since[first : last + 1]
+        own_j, most_w = end.own_j - start.own_j, self.curve.max_power_w * 1e-9
+        low_j = own_j - sum(part.over_j for part in parts)
+        if end.hi_ns > at_ns:
+            low_j -= most_w * (end.hi_ns - at_ns)
+        high_j = own_j + sum(part.spare_j for part in parts)
+        if at_ns > start.lo_ns > NEVER_NS:
+            high_j = min(high_j, most_w * (at_ns - start.lo_ns))
+        return min(least_j, start.own_j + max(0.0, low_j)), max(most_j, start.own_j + high_j)
 
     def own_j(self, at_ns: int) -> float:
         """The credited own energy up to ``at_ns``."""

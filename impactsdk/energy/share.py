@@ -23,6 +23,8 @@ from impactsdk.model import Boundary, Channel
 __all__ = ["CpuShare"]
 
 _RECHECK_NS = 1_000_000_000
+_STEPS_S = 0.02
+"""The kernel's clock of busy time may be wrong by a step of 10 ms at either end."""
 _SLACK = 4
 """A device may exceed its limit for a moment; what would need so many times of it is a counter that was reset."""
 
@@ -66,6 +68,7 @@ class CpuShare:
         self._key = "" if registry.me is None else registry.me.key
         self._alone: dict[str, Pool] = {}
         self._files: dict[str, PoolFile] = {}
+        self._marks: dict[str, tuple[float, float]] = {}
         self._checked_ns = time.perf_counter_ns()
         self.error: str | None = None
         """Why the pools are not shared with other processes, if they should be."""
@@ -77,9 +80,12 @@ class CpuShare:
         self.clock_s = time.process_time()
         self.own_s, self.busy_s = self._own(), self._busy()
 
-    def part(self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float) -> float | None:
+    def part(
+        self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float
+    ) -> tuple[float, float, float] | None:
         """This boundary's part, 0 to 1, of what a channel has used since it was last asked for; nothing the first time.
 
+        With the least and the most that it can be, by clocks that move in steps: what is too much now is less next time.
         ``None``: it is not known yet, since another process does not let go of the pool; what is owed is given later.
 
         Args:
@@ -101,7 +107,10 @@ class CpuShare:
         if taken_j is None:
             pool = self._alone.get(channel.id)
             self._alone[channel.id], taken_j = self._taken(pool, at_ns, used_j, step_j, math.inf, math.inf)
-        return min(1.0, taken_j / step_j) if step_j > 0 else 0.0
+        own_s, busy_s = self._marks.get(channel.id, (self.own_s, self.busy_s))
+        self._marks[channel.id] = (self.own_s, self.busy_s)
+        part = min(1.0, taken_j / step_j) if step_j > 0 else 0.0
+        return part, *_possible(max(0.0, self.own_s - own_s), max(0.0, self.busy_s - busy_s))
 
     def _shared(self, directory: Path, channel: Channel, step_j: float, shown_j: float) -> float | None:
         file = self._files.get(channel.id)
@@ -179,3 +188,11 @@ class CpuShare:
             file.close()
         self._files.clear()
         self._machine.close()
+
+
+def _possible(own_s: float, busy_s: float) -> tuple[float, float]:
+    """The least and the most that own CPU time can be of the machine's."""
+    if own_s <= 0:
+        return 0.0, 0.0
+    rest_s = busy_s - _STEPS_S
+    return min(1.0, own_s / (max(own_s, busy_s) + _STEPS_S)), 1.0 if rest_s <= own_s else own_s / rest_s

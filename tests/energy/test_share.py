@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,14 @@ ALONE = Channel("sim:0", "cpu", "sim", tick_s=0.0, sharing="cpu_time")
 HOSTS = Channel("sim:0", "cpu", "sim", tick_s=0.0, sharing="cpu_time", host_range_j=math.inf, max_power_w=1e6)
 
 
+def part_of(share: CpuShare, *arguments: Any) -> float:
+    told = share.part(*arguments)
+    assert told is not None
+    part, least, most = told
+    assert 0.0 <= least <= most <= 1.0
+    return part
+
+
 class Clocks:
     """The machine and one process in it, as clocks show them."""
 
@@ -28,11 +37,11 @@ def parts(own: list[float], busy: list[float]) -> list[float]:
     """The part of each interval of 100 ms and one joule, from what the clocks show in turn."""
     clocks = iter(own), iter(busy)
     share = CpuShare("process", Registry(Path()), own_s=lambda: next(clocks[0]), busy_s=lambda: next(clocks[1]))
-    share.part(ALONE, 0, 0.0, 0.0, 0.0)
+    part_of(share, ALONE, 0, 0.0, 0.0, 0.0)
     found = []
     for turn in range(1, len(own)):
         share.sample()
-        found.append(share.part(ALONE, turn * 100_000_000, float(turn), 1.0, 0.0))
+        found.append(part_of(share, ALONE, turn * 100_000_000, float(turn), 1.0, 0.0))
     return found
 
 
@@ -86,12 +95,12 @@ def test_the_part_follows_the_process_when_it_burns(tmp_path: Path) -> None:
     registry = Registry(tmp_path)
     registry.join(boundary="process", cgroup=None, boards=[])
     share = CpuShare("process", registry)
-    share.part(ALONE, 0, 0.0, 0.0, 0.0)
+    part_of(share, ALONE, 0, 0.0, 0.0, 0.0)
     until_s = time.process_time() + 0.3
     while time.process_time() < until_s:
         pass
     share.sample()
-    assert 0.05 < share.part(ALONE, 1_000_000_000, 1.0, 1.0, 0.0) <= 1.0
+    assert 0.05 < part_of(share, ALONE, 1_000_000_000, 1.0, 1.0, 0.0) <= 1.0
     registry.leave()
 
 
@@ -116,22 +125,22 @@ def test_two_that_share_have_each_joule_once_whenever_they_read(tmp_path: Path) 
     clocks = [Clocks(), Clocks()]
     one, two = (member(tmp_path, each) for each in clocks)
     for share in (one, two):
-        assert share.part(HOSTS, 0, 0.0, 0.0, 100.0) == 0.0
+        assert part_of(share, HOSTS, 0, 0.0, 0.0, 100.0) == 0.0
     time.sleep(0.06)
     for each in clocks:
         each.busy_s = 0.04
     clocks[0].own_s, clocks[1].own_s = 0.01, 0.03
     two.sample()
-    assert two.part(HOSTS, 0, 0.0, 40.0, 140.0) == pytest.approx(0.75)
+    assert part_of(two, HOSTS, 0, 0.0, 40.0, 140.0) == pytest.approx(0.75)
     one.sample()
-    assert one.part(HOSTS, 0, 0.0, 40.0, 140.0) == 0.0  # it said nothing of its work when that was divided: next time
+    assert part_of(one, HOSTS, 0, 0.0, 40.0, 140.0) == 0.0  # it said nothing of its work when that was divided: next time
     time.sleep(0.001)
     for each in clocks:
         each.busy_s += 0.01
     one.sample()
-    assert one.part(HOSTS, 0, 0.0, 10.0, 150.0) == pytest.approx(1.0)
+    assert part_of(one, HOSTS, 0, 0.0, 10.0, 150.0) == pytest.approx(1.0)
     two.sample()
-    assert two.part(HOSTS, 0, 0.0, 10.0, 150.0) == 0.0
+    assert part_of(two, HOSTS, 0, 0.0, 10.0, 150.0) == 0.0
     left(one, two)
     assert not list(tmp_path.glob("*.pool"))
 
@@ -142,16 +151,17 @@ def test_what_one_reading_gives_another_process_waits_for_it(tmp_path: Path) -> 
     clocks = Clocks()
     own = CpuShare("process", registry, directory=tmp_path, own_s=time.process_time, busy_s=lambda: clocks.busy_s)
     other = member(tmp_path, clocks)
-    assert own.part(HOSTS, 0, 0.0, 0.0, 100.0) == other.part(HOSTS, 0, 0.0, 0.0, 100.0) == 0.0
+    assert part_of(own, HOSTS, 0, 0.0, 0.0, 100.0) == part_of(other, HOSTS, 0, 0.0, 0.0, 100.0) == 0.0
     begun_s = time.process_time()
     while time.process_time() - begun_s < 0.06:
         pass
     clocks.busy_s = 1.0
     other.sample()
-    assert other.part(HOSTS, 0, 0.0, 10.0, 110.0) == 0.0  # it has done nothing itself; the clock of the first shows its work
+    # It has done nothing itself; the clock of the first shows its work.
+    assert part_of(other, HOSTS, 0, 0.0, 10.0, 110.0) == 0.0
     own.sample()
     used_s = time.process_time() - begun_s
-    assert own.part(HOSTS, 0, 0.0, 10.0, 110.0) == pytest.approx(used_s, rel=0.3)
+    assert part_of(own, HOSTS, 0, 0.0, 10.0, 110.0) == pytest.approx(used_s, rel=0.3)
     left(own, other)
 
 
@@ -161,7 +171,7 @@ def test_a_directory_in_which_nothing_can_be_written_leaves_one_alone_and_says_w
     (tmp_path / "a file").write_text("")
     share._directory = tmp_path / "a file"
     for turn in range(1, 3):
-        part = share.part(HOSTS, turn * 100_000_000, float(turn), 1.0, float(turn))
+        part = part_of(share, HOSTS, turn * 100_000_000, float(turn), 1.0, float(turn))
         clocks.own_s, clocks.busy_s = 0.05 * turn, 0.1 * turn
         share.sample()
     assert part == pytest.approx(0.5)
@@ -173,7 +183,7 @@ def test_who_is_killed_is_dropped_and_takes_no_part_any_more(tmp_path: Path) -> 
     clocks = Clocks()
     share, gone = member(tmp_path, clocks), member(tmp_path, clocks)
     for each in (share, gone):
-        each.part(HOSTS, 0, 0.0, 0.0, 100.0)
+        part_of(each, HOSTS, 0, 0.0, 0.0, 100.0)
     gone._let_go()
     gone._registry.forsake()
     share._checked_ns = time.perf_counter_ns() - 2_000_000_000
@@ -181,6 +191,6 @@ def test_who_is_killed_is_dropped_and_takes_no_part_any_more(tmp_path: Path) -> 
     clocks.own_s, clocks.busy_s = 0.05, 0.05
     share.sample()
     share._registry._stamp = None
-    assert share.part(HOSTS, 0, 0.0, 10.0, 110.0) == pytest.approx(1.0)
+    assert part_of(share, HOSTS, 0, 0.0, 10.0, 110.0) == pytest.approx(1.0)
     left(share)
     assert not list(tmp_path.glob("*.pool"))
