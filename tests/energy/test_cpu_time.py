@@ -7,10 +7,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from impactsdk.energy.cpu_time import CgroupAccount, ProcessTree, cgroup_of, cgroup_usage_s
 from impactsdk.energy.registry import Peer, Registry
+from impactsdk.testing import wait_until
 
 LIMIT_S = 10.0
 
@@ -74,6 +76,23 @@ def test_a_child_that_burns_is_counted_while_it_lives_and_not_again_when_it_is_g
     child.communicate("\n")
     assert others_s(tree) == pytest.approx(lived_s, abs=0.2)
     assert others_s(tree) >= lived_s
+
+
+def test_what_a_child_uses_is_known_while_it_uses_it_and_so_is_what_its_children_use(registry, children) -> None:
+    tree = ProcessTree(registry)
+    burn = BURN.format(s=30)
+    started(children, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])")
+    wait_until(lambda: tree.own_s() >= 0 and tree._children_s > 0.3)
+    before_s, begun_s = tree._children_s, time.perf_counter()
+    while time.perf_counter() - begun_s < 1.0:
+        tree.own_s()
+        time.sleep(0.05)
+    # Not in lumps of a second: it runs all the time, as far as other processes let it.
+    assert 0.3 < tree._children_s - before_s < 2.0
+    children[-1].kill()
+    for child in psutil.process_iter():
+        if child.pid in tree._known:
+            child.kill()
 
 
 def test_a_child_that_was_never_seen_alive_is_counted_by_its_reaped_time(registry, children) -> None:

@@ -182,3 +182,16 @@ def test_an_empty_folder_a_missing_file_one_label_and_an_unknown_label_are_refus
 def test_a_limit_takes_the_first_rows_of_each_file(write):
     path = write("train.tsv", HEADER + "yes\t1\nno\t0\nnever read\n")
     assert [row.sentence for row in read(path, limit=2)] == ["yes", "no"]
+
+
+def test_a_file_whose_labels_all_occur_once_cannot_be_cut(tmp_path):
+    (tmp_path / "train.tsv").write_text(HEADER + "".join(f"s\t{n}\n" for n in range(20)))
+    with pytest.raises(DataError, match="expected labels that occur on several rows"):
+        load([tmp_path])
+
+
+def test_what_is_cut_leaves_each_label_in_training(tmp_path):
+    labels = ["a"] * 15 + ["b"] * 3 + ["c", "d"]
+    (tmp_path / "train.tsv").write_text(HEADER + "".join(f"s\t{label}\n" for label in labels))
+    for seed in range(20):
+        assert set(load([tmp_path], seed=seed).labels) == {"a", "b", "c", "d"}

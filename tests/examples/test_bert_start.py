@@ -31,3 +31,19 @@ def test_a_bad_file_is_one_sentence_with_its_line(run_example, tmp_path):
     assert done.returncode == 2
     assert f"{tmp_path / 'train.tsv'}:3: expected 2 columns as in the header, found 1" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(run_example, tmp_path):
+    (tmp_path / "a file").touch()
+    for place in (tmp_path / "a file", tmp_path / "a file" / "below"):
+        done = run_example("--save", place, before=UNUSABLE)
+        assert done.returncode == 2
+        assert f"--save {place}: expected a folder to write into" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_a_mistyped_setting_is_one_sentence(run_example):
+    done = run_example(before=UNUSABLE, IMPACTSDK_REGION="Frnce")
+    assert done.returncode == 2
+    assert "IMPACTSDK_REGION" in done.stderr
+    assert "Traceback" not in done.stderr

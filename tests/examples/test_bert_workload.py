@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.bert.generate import FOLDER
 from impactsdk.report.balance import balance
 
 pytestmark = [
@@ -107,6 +108,43 @@ def test_a_saved_classifier_is_loaded_from_either_format_and_answers_as_before(f
     assert done.returncode == 0, done.stderr
     assert report_of(done.stdout) == report_of(full_run.stdout)
     assert "fine-tuning" not in done.stdout
+
+
+def accuracy(stdout: str) -> float:
+    found = re.search(r"accuracy +([01]\.[0-9]{3}) ", report_of(stdout))
+    assert found is not None
+    return float(found[1])
+
+
+def test_a_checkpoint_s_labels_keep_the_order_in_which_it_has_learnt_them(full_run, run_example, tmp_path):
+    model = shutil.copytree(full_run.saved, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    # Not the alphabet's: what the shipped data calls 0 and 1 is here "worse" and "better".
+    config["id2label"], config["label2id"] = {"0": "worse", "1": "better"}, {"worse": 0, "better": 1}
+    (model / "config.json").write_text(json.dumps(config))
+    rows = [line.split("\t") for line in (FOLDER / "test.tsv").read_text(encoding="utf-8").splitlines()[1:161]]
+    for split in ("train", "dev", "test"):
+        lines = [f"{sentence}\t{('worse', 'better')[int(label)]}\n" for sentence, label in rows]
+        (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\n" + "".join(lines), encoding="utf-8")
+    done = run_example("--model", model, "--data", tmp_path, "--phase", "evaluate")
+    assert done.returncode == 0, done.stderr
+    assert accuracy(done.stdout) == accuracy(full_run.stdout)
+
+
+def test_weights_of_something_else_are_refused_and_not_replaced_by_chance(full_run, run_example, tmp_path):
+    from safetensors.numpy import load_file, save_file
+
+    model = shutil.copytree(full_run.saved, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    save_file({f"other.{name}": tensor for name, tensor in tensors.items()}, model / "model.safetensors", {"format": "tf"})
+    done = run_example("--model", model, "--phase", "infer", "--limit", 20)
+    assert done.returncode == 2
+    assert "expected the weights of this BERT" in done.stderr
+    (model / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    done = run_example("--model", model, "--phase", "infer", "--limit", 20)
+    assert done.returncode == 2
+    assert "the weights cannot be loaded" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_checkpoint_learns_clue_s_many_labels_and_tests_may_have_none(full_run, run_example, tmp_path):
