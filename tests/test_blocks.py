@@ -37,6 +37,7 @@ def test_a_block_that_is_used_again_answers_for_the_last_time(span: bool) -> Non
     conserved(totals)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="until 3.11 threads switch between any two instructions")
 def test_threads_that_enter_one_block_at_once_each_have_a_region_of_their_own() -> None:
     interval_s = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
