@@ -87,7 +87,7 @@ def process_clock_s(pid: int) -> float | None:
         return None
     try:
         return time.clock_gettime((~pid << 3) | 2)
-    except (OSError, OverflowError, AttributeError):
+    except (OSError, OverflowError, TypeError, AttributeError):  # TypeError: Python 3.13, of a number too large for a clock
         return None
 
 
