@@ -53,7 +53,8 @@ class Curve:
         self._bent_before: Knot | None = None
         self._failing = False
         self._suspect: tuple[float, int] | None = None
-        self._limit_w = math.inf if channel.max_power_w is None else channel.max_power_w
+        self.max_power_w = math.inf if channel.max_power_w is None else channel.max_power_w
+        """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -87,19 +88,13 @@ class Curve:
         since_ns = self._seen_ns if self._tick.declared_ns is not None else min(self._seen_ns, last.at_ns)
         if not self._plausible(step_j, after_ns - since_ns):
             suspect, self._suspect = self._suspect, (energy_j, before_ns)
-            if suspect is None or not self._raw_j < suspect[0] < energy_j or self._limit_w == math.inf:
-                rises = False
-            else:  # it goes on rising like that: not the counter is wrong, but the power that it is said not to exceed
-                rises = not self._plausible(energy_j - suspect[0], after_ns - suspect[1])
-            if not rises:
+            agrees = suspect is not None and self._plausible(energy_j - suspect[0], after_ns - suspect[1])
+            if suspect is not None and not agrees and self._raw_j < suspect[0] < energy_j:
+                self.max_power_w = math.inf  # it goes on rising like that: what is wrong is the power, not the counter
+            if agrees or not self._plausible(step_j, after_ns - since_ns):
                 self.lost_readings += 1
                 self._failing = True
-                if suspect is None or not self._plausible(energy_j - suspect[0], after_ns - suspect[1]):
-                    return None
-                return self._restart(energy_j, before_ns, after_ns, low_j, high_j)
-            self._limit_w = math.inf
-            if not self._plausible(step_j, after_ns - since_ns):
-                return None
+                return self._restart(energy_j, before_ns, after_ns, low_j, high_j) if agrees else None
         self._suspect = None
         self._read_ns, self._answered_ns = before_ns, after_ns
         if step_j == 0 and self._tick.declared_ns is None:
@@ -111,8 +106,8 @@ class Curve:
     def _begin(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
         lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, first=True, failed=True, lost=True)
-        if math.isfinite(self._limit_w):
-            knot.lost_j = self._limit_w * (knot.hi_ns - knot.at_ns) * 1e-9
+        if math.isfinite(self.max_power_w):
+            knot.lost_j = self.max_power_w * (knot.hi_ns - knot.at_ns) * 1e-9
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -124,7 +119,7 @@ class Curve:
         lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
         since_ns = last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns
-        knot.lost_j = self._limit_w * (knot.hi_ns - since_ns) * 1e-9
+        knot.lost_j = self.max_power_w * (knot.hi_ns - since_ns) * 1e-9
         self._suspect = None
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
@@ -149,9 +144,9 @@ class Curve:
             self.stretched = True
         if (
             last.lo_ns > NEVER_NS
-            and step_j > 1.01 * self._limit_w * (knot.hi_ns - last.lo_ns) * 1e-9 + self.channel.resolution_j
+            and step_j > 1.01 * self.max_power_w * (knot.hi_ns - last.lo_ns) * 1e-9 + self.channel.resolution_j
         ):
-            self._limit_w = math.inf  # it certainly drew more
+            self.max_power_w = math.inf  # it certainly drew more
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -202,11 +197,6 @@ class Curve:
                 knot.over_j, knot.spare_j = max(0.0, share - between[0]) * used_j, max(0.0, between[1] - share) * used_j
 
     @property
-    def max_power_w(self) -> float:
-        """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
-        return self._limit_w
-
-    @property
     def step_j(self) -> float:
         """What the interval that ends at the last knot adds to F."""
         return self.knots[-1].energy_j - self._previous_j
@@ -220,7 +210,7 @@ class Curve:
         """Whether the device can have used ``step_j`` since the last accepted value; a little slack for clocks and steps."""
         if step_j < 0:
             return False
-        most_w = min(4 * self._limit_w, _ABSURD_W)
+        most_w = min(4 * self.max_power_w, _ABSURD_W)
         tick_ns = self.tick_ns if self.tick_ns is not None else 200_000_000
         return step_j <= most_w * (elapsed_ns + tick_ns) * 1e-9 + 2 * self.channel.resolution_j + 1e-9
 
@@ -306,7 +296,7 @@ class Curve:
     def bounds_j(self, at_ns: int, around: tuple[Knot, ...]) -> tuple[float, float]:
         """The least and the most that the counter can truly have reached at ``at_ns``, given the knots ``around`` it."""
         low_j, high_j = -math.inf, math.inf
-        min_w, max_w = self.channel.min_power_w * 1e-9, self._limit_w * 1e-9
+        min_w, max_w = self.channel.min_power_w * 1e-9, self.max_power_w * 1e-9
         for knot in around:
             if not knot.real:
                 continue
