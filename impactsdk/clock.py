@@ -29,6 +29,7 @@ class SystemClock:
 
     now_ns = staticmethod(time.perf_counter_ns)
     unix_ns = staticmethod(time.time_ns)
+    thread_s = staticmethod(time.thread_time)
 
     def waker(self) -> _LockWaker:
         """A new thing to sleep on."""

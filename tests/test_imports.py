@@ -23,7 +23,7 @@ FLOORS = [
     ["protocols"],
     ["setting_values"],
     ["settings"],
-    ["energy.vector", "energy.tick", "energy.knot", "energy.pool"],
+    ["energy.vector", "energy.tick", "energy.knot", "energy.pool", "energy.budget"],
     [
         "energy.machine",
         "energy.curve",

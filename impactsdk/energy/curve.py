@@ -234,6 +234,10 @@ class Curve:
         """How often this counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
         return self._tick.poll_ns
 
+    def spare(self, sparing: int) -> None:
+        """Of so many looks that would be useful only one is worth its price."""
+        self._tick.sparing = sparing
+
     def due_ns(self, now_ns: int, *, within_ns: int = 0) -> int:
         """When a reading is worth most: before and after a tick; with ``within_ns``, not before each of them."""
         last = self._last_real

@@ -99,11 +99,8 @@ class Pool:
             return
         busy_gain_s = max(0.0, busy_gain_s)
         waiting_s = {key: max(0.0, used_s.get(key, claim.own_s) - claim.served_s) for key, claim in self.claims.items()}
-        whose = [(claim.pid, claim.namespace) for claim in self.claims.values()]
-        part = {
-            key: 1.0 / whose.count((claim.pid, claim.namespace)) if claim.pid else 1.0 for key, claim in self.claims.items()
-        }
-        wanted_s = math.fsum(part[key] * waiting_s[key] for key in waiting_s)
+        part = self._parts()
+        wanted_s = math.fsum(part[key] * waiting_s[key] for key in waiting_s) if len(part) > 1 else sum(waiting_s.values())
         room = min(1.0, busy_gain_s / wanted_s) if wanted_s > 0 else 0.0
         for key, claim in self.claims.items():
             served_s = waiting_s[key] * room
@@ -111,6 +108,15 @@ class Pool:
                 claim.owed_j += rise_j * (part[key] * served_s / busy_gain_s)
             claim.served_s += served_s + max(0.0, waiting_s[key] - served_s - _LONGEST_CARRY_S)
         self.at_ns, self.energy_j, self.busy_s = at_ns, energy_j, max(self.busy_s, busy_s)
+
+    def _parts(self) -> dict[str, float]:
+        """By claim, its part of the time of its process: several meters of one share it."""
+        if len(self.claims) == 1:
+            return dict.fromkeys(self.claims, 1.0)
+        whose = [(claim.pid, claim.namespace) for claim in self.claims.values()]
+        return {
+            key: 1.0 / whose.count((claim.pid, claim.namespace)) if claim.pid else 1.0 for key, claim in self.claims.items()
+        }
 
     def take(self, key: str, most_j: float) -> float:
         """What a claim is owed, ``most_j`` at the most; the rest stays for the next time."""

@@ -34,6 +34,7 @@ _HEAD = struct.Struct("<8s16sQqddI")
 _CLAIM = struct.Struct("<48sqqdddd")
 _TAIL = struct.Struct("<Q")  # the number again: if it differs, the writing was cut off
 _LARGEST = _HEAD.size + _MOST_CLAIMS * _CLAIM.size + _TAIL.size
+_MOSTLY = 1024  # a dozen claims: to make room for the largest takes longer than to read
 _MAGIC, _GONE = b"impact/1", b"impact/0"
 _TRIES, _PAUSE_S = 10, 0.0005
 _RECHECK_NS = 1_000_000_000
@@ -51,8 +52,7 @@ class PoolFile:
         self._path = directory / f"{hashlib.sha256(channel.encode()).hexdigest()[:16]}.pool"
         self._descriptor: int | None = None
         self._checked_ns = 0
-        self._content = b""
-        self._number = 0  # of the writing that `_pool` is
+        self._content = self._known = b""  # what the file holds, and what of that `_pool` is
         self._pool: Pool | None = None
 
     def acquire(self) -> bool:
@@ -71,7 +71,9 @@ class PoolFile:
                 time.sleep(_PAUSE_S)
                 continue
             now_ns = time.perf_counter_ns()
-            self._content = os.pread(self._descriptor, _LARGEST, 0)
+            self._content = os.pread(self._descriptor, _MOSTLY, 0)
+            if len(self._content) == _MOSTLY:
+                self._content = os.pread(self._descriptor, _LARGEST, 0)
             gone = self._content.startswith(_GONE)
             if not gone and now_ns - self._checked_ns > _RECHECK_NS:  # somebody may clean up the directory
                 self._checked_ns = now_ns
@@ -89,6 +91,8 @@ class PoolFile:
     def read(self) -> Pool | None:
         """What was written last; ``None`` if that is nothing to go by."""
         content = self._content
+        if self._pool is not None and content.startswith(self._known):
+            return self._pool  # nobody else has written since
         if len(content) < _HEAD.size + _TAIL.size:
             return None
         magic, boot, number, at_ns, energy_j, busy_s, count = _HEAD.unpack_from(content)
@@ -100,8 +104,6 @@ class PoolFile:
             or _TAIL.unpack_from(content, end) != (number,)
         ):
             return None
-        if self._pool is not None and number == self._number:
-            return self._pool  # nobody else has written since
         if not (0 <= at_ns <= time.perf_counter_ns() and math.isfinite(energy_j) and math.isfinite(busy_s)):
             return None
         pool = Pool(at_ns, energy_j, busy_s)
@@ -109,7 +111,7 @@ class PoolFile:
             if not all(map(math.isfinite, numbers)):
                 return None
             pool.claims[key.rstrip(b"\0").decode("ascii", "replace")] = Claim(pid, namespace, *numbers)
-        self._number, self._pool = number, pool
+        self._known, self._pool = content, pool
         return pool
 
     def write(self, pool: Pool) -> None:
@@ -135,7 +137,7 @@ class PoolFile:
         self._pool = None
         if os.pwrite(self._descriptor, content, 0) < len(content):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-        self._number, self._pool = number, pool
+        self._known, self._pool = content, pool
 
     def close(self) -> None:
         """Let go of the file; in the child of a fork, too."""

@@ -50,6 +50,7 @@ class Probe:
         self._rest_ns = max(_QUIET_NS, self._interval_ns)
         self._curves: tuple[Curve, ...] = ()
         self._failures = 0
+        self._sparing = 1
         self._opened = False
         self._looks_ns = (0, 0, 0, 0)  # the last readings but this
 
@@ -144,8 +145,15 @@ class Probe:
             self._utilization_ns = done_ns + _SECOND_NS
             self._look_at_utilization()
 
+    def spare(self, sparing: int) -> None:
+        """Of so many looks that would be useful only one is worth its price; where nothing is lost between them."""
+        if self.counts:
+            self._sparing = sparing
+            for curve in self._curves:
+                curve.spare(sparing)
+
     def _due_ns(self, now_ns: int, *, quiet: bool) -> int:
-        interval_ns = self._interval_ns
+        interval_ns = self._interval_ns * max(1, self._sparing // 2)
         if self._failures:
             self.period_ns = min(interval_ns * 2 ** min(self._failures, 6), _IDLE_NS)
             return now_ns + self.period_ns
@@ -153,12 +161,15 @@ class Probe:
         if rest_ns and self.immediate:
             return now_ns + rest_ns
         period_ns, due_ns = interval_ns, now_ns + (rest_ns or interval_ns)
+        within_ns = rest_ns or (self._interval_ns if self._sparing > 1 else 0)
         for curve in self._curves:
             period_ns = min(period_ns, curve.poll_ns)
-            due_ns = min(due_ns, curve.due_ns(now_ns, within_ns=rest_ns))
+            due_ns = min(due_ns, curve.due_ns(now_ns, within_ns=within_ns))
         self.period_ns = period_ns
         if len(self._curves) > _PAIRED:
             due_ns = max(due_ns, now_ns + period_ns)
+        if self._sparing > 1:
+            return due_ns
         # Two readings may be close together; four are no closer than evenly spread ones.
         first_ns, self._looks_ns = self._looks_ns[0], (*self._looks_ns[1:], now_ns)
         return max(due_ns, first_ns + 4 * period_ns)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import TypeVar
 
+from impactsdk.energy.budget import Budget
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import IDLE_S, Probe
@@ -84,6 +85,8 @@ class Sampler:
         self._quiet = False
         self._before_round, self._sleeping = before_round, sleeping
         self._idle_s = idle_s
+        self._cpu_s: Callable[[], float] = getattr(clock, "thread_s", time.thread_time)
+        self._budget = Budget() if hasattr(clock, "thread_s") else None  # beside a clock that jumps, cost says nothing
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._calling: tuple[Probe | None, int] | None = None
@@ -184,7 +187,7 @@ class Sampler:
             self.probes = sorted(self._begin(self), key=attrgetter("immediate"))  # those that go along with others come last
             if self.superseded():
                 return
-        cpu_before_s = time.thread_time()
+        cpu_before_s = self._cpu_s()
         first, waiting, settled_ns = True, 0, 0
         while True:
             stopping = self._stopping
@@ -216,10 +219,12 @@ class Sampler:
             awaited = self._awaited()
             wanted = first or stopping or urgent or (awaited and self._knots)
             if wanted or self.clock.now_ns() - settled_ns > (_AGAIN_NS if awaited else _SETTLE_NS):
+                looked_s = self._cpu_s() - cpu_before_s  # not each round: to ask costs a tenth of it
                 waiting = self._guard(self._settle) or 0
                 self._seen = 0
-                settled_ns = self.clock.now_ns()
-                cpu_now_s = time.thread_time()  # not each round: to ask costs a tenth of it
+                before_ns, settled_ns = settled_ns, self.clock.now_ns()
+                self._spend(looked_s, (settled_ns - before_ns) * 1e-9)
+                cpu_now_s = self._cpu_s()
                 self.cpu_s += cpu_now_s - cpu_before_s
                 cpu_before_s = cpu_now_s
             if first:
@@ -229,8 +234,14 @@ class Sampler:
                 break
             self._sleep(waiting)
         self._guard(self._end)
-        self.cpu_s += time.thread_time() - cpu_before_s
+        self.cpu_s += self._cpu_s() - cpu_before_s
         self.ended.set()
+
+    def _spend(self, looked_s: float, elapsed_s: float) -> None:
+        """Be as sparing with looks as they are dear; while nothing begins or ends there are few of them, anyhow."""
+        if self._budget is not None and not self._quiet and self._budget.spent(looked_s, elapsed_s):
+            for probe in self.probes:
+                probe.spare(self._budget.sparing)
 
     def _have_patience(self, silence_ns: int) -> None:
         """With devices that answer slowly no device is taken for silent sooner."""

@@ -42,6 +42,10 @@ class Tick:
         self._seen_ns = 0  # the last tick that was seen to happen, in a window narrower than the period
         self._next_to = True  # whether no tick has been let pass since
         self._margin = _WIDEST
+        self._unguarded = 0  # ticks in a row that were looked at only from behind
+        self.sparing = 1
+        """Of so many useful looks one is worth its price: of so many ticks one is looked at from both sides, the others from
+        behind."""
 
     def still(self) -> None:
         """A reading showed nothing new."""
@@ -66,9 +70,14 @@ class Tick:
     def _place(self, lo_ns: int, hi_ns: int, *, begun: bool) -> int:
         middle_ns, window_ns, period_ns = (lo_ns + hi_ns) // 2, hi_ns - lo_ns, self.period_ns
         self._changes_in_a_row += 1
-        if self._changes_in_a_row >= _FAST_RUN and (period_ns or math.inf) <= 1.6 * _FAST_NS:
+        if self._is_fast:
             self.period_ns = _FAST_NS
             return max(middle_ns, hi_ns - _FAST_NS // 2)
+        if self.sparing > 1 and self._in_phase and period_ns is not None and period_ns / 2 < window_ns <= 1.5 * period_ns:
+            after_ns = (hi_ns - self._seen_ns) % period_ns
+            if after_ns < period_ns / 2:  # as was meant; else it came long before it was expected
+                self._unguarded += 1
+                return max(round(hi_ns - after_ns), lo_ns + 1)
         if self._in_phase and period_ns is not None and period_ns < window_ns <= (_FOLLOWED + 0.5) * period_ns:
             # Some ticks were let pass on purpose: the value is that of the last one, and says nothing about the period.
             self._next_to = False
@@ -87,11 +96,11 @@ class Tick:
             # A slow loop: one window says little about the period, sixteen say much.
             self.period_ns = period_ns + 0.1 * ((at_ns - before_ns) / ticks - period_ns)
         if self._next_to:
-            self._gaps.append(at_ns - before_ns)
+            self._gaps.append((at_ns - before_ns) // (1 + self._unguarded))
             if period_ns is not None:
                 caught = 2 * window_ns <= period_ns
                 self._margin = max(0.97 * self._margin, _NARROWEST) if caught else min(2 * self._margin, _WIDEST)
-        self._seen_ns, self._next_to = at_ns, True
+        self._seen_ns, self._next_to, self._unguarded = at_ns, True, 0
         if self.period_ns is None:
             if len(self._gaps) >= 3:
                 self.period_ns = float(median(self._gaps))
@@ -106,17 +115,22 @@ class Tick:
         which comes last: the ones between need not be seen.
         """
         even_ns, period_ns = now_ns + self.poll_ns, self.period_ns
-        if self.declared_ns is not None or period_ns is None or not self._in_phase or self._changes_in_a_row >= _FAST_RUN:
+        if self.declared_ns is not None or period_ns is None or not self._in_phase or self._is_fast:
             return even_ns
         # A tick that was found in a wide window is found better if the next one is not let pass.
         ticks = max(1, min(within_ns // period_ns, _FOLLOWED)) if last_ns == self._seen_ns else 1
         margin_ns = (self._margin if ticks == 1 and self._next_to else _WIDEST) * period_ns
         tick_ns = last_ns + ticks * period_ns
-        if now_ns < tick_ns - 2 * margin_ns:
+        guarded = ticks > 1 or not self._next_to or self._unguarded + 1 >= self.sparing
+        if guarded and now_ns < tick_ns - 2 * margin_ns:
             return round(tick_ns - margin_ns)
         if now_ns < tick_ns:
             return round(tick_ns + margin_ns)
         return min(even_ns, round(now_ns + max(2 * margin_ns, now_ns - tick_ns)))  # it is late, or has ceased to tick
+
+    @property
+    def _is_fast(self) -> bool:
+        return self._changes_in_a_row >= _FAST_RUN and (self.period_ns or math.inf) <= 1.6 * _FAST_NS
 
     @property
     def observed(self) -> bool:
@@ -125,14 +139,22 @@ class Tick:
 
     @property
     def poll_ns(self) -> int:
-        """How often the counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms."""
+        """How often the counter deserves to be read while regions begin and end: a quarter of its tick, 10 to 100 ms.
+
+        ``sparing`` makes it up to as many times more, while that says about as much: a counter whose tick is known is looked at
+        within each tick, or each 50 ms.
+        """
+        slowest_ns = _SLOWEST_NS * max(1, self.sparing // 2)
         if self.exact:
-            return _SLOWEST_NS
+            return slowest_ns
         if self.period_ns is None:
-            return _FAST_NS
-        if self.declared_ns is None and self.period_ns <= _FAST_NS and self._changes_in_a_row >= _FAST_RUN:
-            return _SLOWEST_NS
-        return min(max(round(self.period_ns / 4), _FAST_NS), _SLOWEST_NS)
+            return _FAST_NS * self.sparing
+        if self.declared_ns is None and self._is_fast:
+            return slowest_ns
+        poll_ns = min(max(round(self.period_ns / 4), _FAST_NS), _SLOWEST_NS)
+        if self.declared_ns is not None:
+            return min(self.sparing * poll_ns, slowest_ns)
+        return min(self.sparing * poll_ns, max(poll_ns, round(self.period_ns / 2), _SLOWEST_NS // 2))
 
 
 def median(values: Sequence[int]) -> float:

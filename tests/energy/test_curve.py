@@ -327,7 +327,7 @@ class Ticks:
             self.ticks_ns.append(self.ticks_ns[-1] + max(1, round(tick_ms * MS + self._chance.gauss(0, jitter_ms * MS))))
         self.curve, self.now_ns = Curve(channel(tick_s=None)), START_NS
 
-    def read(self) -> tuple[int, int] | None:
+    def read(self, *, within_ns: int = 0) -> tuple[int, int] | None:
         """Wait until it is due and read; how wide the window of a new value is, and how far off it was placed."""
         latest = bisect.bisect_right(self.ticks_ns, self.now_ns) - 1
         knot = self.curve.add(0.3 * (self.ticks_ns[latest] - self.ticks_ns[0]) / MS, self.now_ns - 20_000, self.now_ns + 20_000)
@@ -337,7 +337,8 @@ class Ticks:
             found = knot.hi_ns - knot.lo_ns, abs(knot.at_ns - self.ticks_ns[latest])
         self.curve.settled_ns(self.now_ns)
         self.curve.forget(self.now_ns - 2 * S)
-        self.now_ns = self.curve.due_ns(self.now_ns) + round(abs(self._chance.gauss(0, self._late_ms)) * MS)
+        due_ns = self.curve.due_ns(self.now_ns, within_ns=within_ns)
+        self.now_ns = due_ns + round(abs(self._chance.gauss(0, self._late_ms)) * MS)
         return found
 
 
@@ -368,3 +369,50 @@ def test_a_counter_that_ceases_to_tick_is_not_read_ever_faster() -> None:
         board.read()
         reads += 1
     assert reads < 50  # every 25 ms, and a few around where the tick should have been
+
+
+# --- sparing -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sparing", [2, 4, 8])
+@pytest.mark.parametrize(
+    ("tick_ms", "jitter_ms", "late_ms"),
+    [(tick_ms, jitter_ms, late_ms) for tick_ms in (20, 33.3, 50, 100) for jitter_ms, late_ms in ((0.0, 0.1), (0.3, 1.0))]
+    + [(100, 2.0, 3.0)],
+)
+def test_where_looks_are_dear_there_are_fewer_of_them_and_a_tick_is_still_placed_where_it_was(
+    tick_ms: float, sparing: int, jitter_ms: float, late_ms: float
+) -> None:
+    board = Ticks(tick_ms, jitter_ms, late_ms, seed=2, seconds=60)
+    while board.now_ns < START_NS + 10 * S:
+        board.read()
+    board.curve.spare(sparing)
+    since_ns, reads, found = board.now_ns, 0, []
+    while board.now_ns < since_ns + 40 * S:
+        reads += 1
+        found.append(board.read(within_ns=100 * MS))  # which asserts that the tick is in its window
+    knots = [knot for knot in found if knot is not None]
+    assert reads <= (40 if tick_ms == 100 and sparing > 2 else 85) * 16  # 13 and 34 a second, where it is 20 to 100 otherwise
+    assert board.curve.tick_ns == pytest.approx(tick_ms * MS, rel=0.03)
+    assert sorted(off_ns for _, off_ns in knots)[len(knots) // 2] <= 0.08 * tick_ms * MS
+
+
+def test_a_tick_that_changes_its_rate_is_found_out_by_a_sparing_reader_too() -> None:
+    board = Ticks(100, 0.1, 0.3, seed=3, seconds=60)
+    while board.now_ns < START_NS + 5 * S:
+        board.read()
+    board.curve.spare(2)
+    kept = bisect.bisect_right(board.ticks_ns, board.now_ns)
+    begun_ns = board.ticks_ns[kept - 1]
+    board.ticks_ns[kept:] = [begun_ns + 40 * number * MS for number in range(1, 1_400)]
+    while board.now_ns < START_NS + 50 * S:
+        board.read(within_ns=100 * MS)
+    assert board.curve.tick_ns == pytest.approx(40 * MS, rel=0.1)
+
+
+def test_a_counter_that_shows_every_joule_at_once_and_one_that_never_moves_are_read_less_often_by_a_sparing_reader() -> None:
+    exact, still = Curve(channel(tick_s=0.0)), Curve(channel(tick_s=None))
+    assert (exact.poll_ns, still.poll_ns) == (100 * MS, 10 * MS)
+    for curve in (exact, still):
+        curve.spare(4)
+    assert (exact.poll_ns, still.poll_ns) == (200 * MS, 40 * MS)
