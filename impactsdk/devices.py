@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from impactsdk.clock import SystemClock
 from impactsdk.discovery import candidates
-from impactsdk.energy.cpu_time import cgroup_of
+from impactsdk.energy.cgroup import cgroup_of, group_number
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import Probe
@@ -112,7 +112,7 @@ class Devices:
         if boundary == "cgroup" and cgroup is None:
             self._complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
         boards = [channel.id for channel in shared if channel.sharing == "board"]
-        joined_ns = self.registry.join(boundary=boundary, cgroup=cgroup, boards=boards)
+        joined_ns = self.registry.join(boundary=boundary, cgroup=cgroup, boards=boards, group=group_number(cgroup))
         if self.registry.error is not None:
             self._complain(
                 "registry",

@@ -1,24 +1,20 @@
-"""The CPU time that a boundary counts as its own.
+"""The CPU time of a process and of those descendants that do not measure for themselves.
 
-``process`` counts this process and those descendants that do not measure for themselves; ``cgroup`` counts the control
-group (a container, a pod, a job) less what other measuring processes in it count. Thread CPU time is not used: frameworks
-work on threads of their own.
+Thread CPU time is not used: frameworks work on threads of their own.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 from impactsdk.energy.machine import process_clock_s
-from impactsdk.energy.registry import Peer, Registry
+from impactsdk.energy.registry import Registry
 
-__all__ = ["CgroupAccount", "ProcessTree", "cgroup_of", "cgroup_usage_s"]
+__all__ = ["ProcessTree"]
 
 _SCAN_S = 0.1
 _COST_LIMIT = 400
@@ -227,99 +223,3 @@ def _born(pid: int) -> float:
         return psutil.Process(pid).create_time()
     except psutil.Error:
         return 0.0
-
-
-# --- control groups -----------------------------------------------------------------------------------------------------
-
-
-def cgroup_of(table: str) -> str | None:
-    """The path of the CPU control group in the text of ``/proc/<pid>/cgroup``; version 2 (``0::``) or 1 (``cpuacct``)."""
-    unified = None
-    for line in table.splitlines():
-        _, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if "cpuacct" in controllers.split(","):
-            return path or None
-        if not controllers:
-            unified = path
-    return unified or None
-
-
-def cgroup_usage_s(cgroup: str, root: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Cumulative CPU seconds of a control group; ``None`` if they cannot be read."""
-    path = cgroup.lstrip("/")
-    for candidate in (root / path, root):  # inside a container the group is often mounted as the root
-        try:
-            for line in (candidate / "cpu.stat").read_text().splitlines():
-                if line.startswith("usage_usec "):
-                    return int(line.split()[1]) / 1e6
-        except (OSError, ValueError):  # noqa: PERF203 - two paths
-            pass
-    for mount in ("cpuacct", "cpu,cpuacct"):
-        for candidate in (root / mount / path, root / mount):
-            try:
-                return int((candidate / "cpuacct.usage").read_text()) / 1e9
-            except (OSError, ValueError):  # noqa: PERF203
-                pass
-    return None
-
-
-class CgroupAccount:
-    """CPU seconds of a control group that this process counts, where several processes in it may measure."""
-
-    def __init__(self, cgroup: str, registry: Registry, root: Path) -> None:
-        self._cgroup, self._registry, self._root = cgroup, registry, root
-        self._own_s = 0.0
-        self._looked_ns = time.perf_counter_ns()
-        self._usage_s = cgroup_usage_s(cgroup, root)
-        self._trees: dict[str, tuple[ProcessTree, float]] = {}
-        self._inner: dict[str, float] = {}
-
-    def own_s(self) -> float:
-        """Cumulative seconds since this object was made."""
-        since_ns, self._looked_ns = self._looked_ns, time.perf_counter_ns()
-        usage_s = cgroup_usage_s(self._cgroup, self._root)
-        if usage_s is None or self._usage_s is None:
-            self._usage_s = usage_s
-            return self._own_s
-        gained_s = usage_s - self._usage_s
-        self._usage_s = usage_s
-        me = self._registry.me
-        sharers = 1
-        inside = self._cgroup.rstrip("/") + "/"
-        inner: set[str] = set()
-        peers: Mapping[str, Peer] = self._registry.peers()
-        for key, peer in peers.items():
-            if (me is not None and key == me.key) or peer.cgroup is None:
-                continue
-            if peer.counts_at(since_ns, self._looked_ns) is None:
-                continue
-            if peer.boundary == "cgroup" and peer.cgroup == self._cgroup:
-                sharers += 1
-            elif peer.boundary == "cgroup" and peer.cgroup.startswith(inside):
-                inner.add(peer.cgroup)
-            elif peer.boundary == "process" and (peer.cgroup + "/").startswith(inside):
-                gained_s -= self._gained_by(key, peer)
-        gained_s -= sum(self._gained_inside(cgroup) for cgroup in inner)
-        self._trees = {key: tree for key, tree in self._trees.items() if key in peers}
-        self._own_s += max(0.0, gained_s) / sharers
-        return self._own_s
-
-    def _gained_inside(self, cgroup: str) -> float:
-        usage_s = cgroup_usage_s(cgroup, self._root) or 0.0
-        before_s = self._inner.get(cgroup, usage_s)
-        self._inner[cgroup] = usage_s
-        return max(0.0, usage_s - before_s)
-
-    def _gained_by(self, key: str, peer: Peer) -> float:
-        import psutil
-
-        try:
-            tree, before_s = self._trees.get(key, (None, 0.0))  # one that is new may have used all of its time just now
-            if tree is None:
-                tree = ProcessTree(self._registry, peer.pid)
-            now_s = tree.own_s()
-        except psutil.Error:
-            return 0.0
-        self._trees[key] = (tree, now_s)
-        return max(0.0, now_s - before_s)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MachineClock", "busy_and_total_of", "namespace", "process_clock_s"]
+__all__ = ["MachineClock", "busy_and_total_of", "namespace", "numbers_here", "process_clock_s"]
 
 _TOGETHER_NS = 2_000_000
 """Whoever asks within this time of another is told the same: the kernel counts in steps of 10 ms."""
@@ -75,6 +75,25 @@ def namespace() -> int:
         return Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return 0
+
+
+def numbers_here(pid: int, of_namespace: int) -> tuple[int, int]:
+    """The number here of a process that another numbering calls ``pid``, and that of its parent; 0 if it is not seen from here.
+
+    A process is seen with the numbers that it has in all numberings around its own (``NSpid``, proc(5)).
+    """
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            if (folder / "ns/pid").stat().st_ino != of_namespace:
+                continue
+            status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines() if ":" in line)
+            if int(status["NSpid"].split()[-1]) == pid:
+                return int(folder.name), int(status["PPid"])
+        except (OSError, ValueError, KeyError, IndexError):  # another user's, or gone
+            continue
+    return 0, 0
 
 
 def process_clock_s(pid: int) -> float | None:

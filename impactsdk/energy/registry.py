@@ -15,10 +15,11 @@ import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from impactsdk.energy.machine import namespace, numbers_here
 from impactsdk.model import Boundary
 from impactsdk.semconv import ENV_RUNTIME_DIR
 
@@ -49,7 +50,11 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A process that measures, or did a moment ago. Times are monotonic nanoseconds."""
+    """A process that measures, or did a moment ago. Times are monotonic nanoseconds.
+
+    Numbers of processes are those of ``namespace``, which containers have of their own; ``group`` is the number of the
+    directory of its control group, which is the same for all of them.
+    """
 
     key: str
     pid: int
@@ -59,6 +64,8 @@ class Peer:
     boards: tuple[str, ...]
     joined_ns: int
     left_ns: int | None = None
+    namespace: int = 0
+    group: int = 0
 
     def counts_at(self, start_ns: int, end_ns: int) -> tuple[int, int] | None:
         """The part of an interval in which it counts, or ``None``."""
@@ -75,12 +82,13 @@ class Registry:
         self._descriptor: int | None = None
         self._peers: dict[str, Peer] = {}
         self._dead: dict[str, int] = {}
+        self._numbers: dict[str, tuple[int, int]] = {}
         self._stamp: object = None
         self._read_ns = 0
         self.me: Peer | None = None
         self.error: str | None = None
 
-    def join(self, *, boundary: Boundary, cgroup: str | None, boards: Iterable[str]) -> int:
+    def join(self, *, boundary: Boundary, cgroup: str | None, boards: Iterable[str], group: int = 0) -> int:
         """Announce this process; return the monotonic instant from which it counts."""
         key = f"{os.getpid()}-{next(_numbers)}-{time.time_ns():x}"
         if fcntl is None:
@@ -90,7 +98,17 @@ class Registry:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             while True:
                 joined_ns = time.perf_counter_ns() + _NOTICE_NS
-                self.me = Peer(key, os.getpid(), os.getppid(), boundary, cgroup, tuple(boards), joined_ns)
+                self.me = Peer(
+                    key,
+                    os.getpid(),
+                    os.getppid(),
+                    boundary,
+                    cgroup,
+                    tuple(boards),
+                    joined_ns,
+                    namespace=namespace(),
+                    group=group,
+                )
                 self._write(self.me)
                 self.peers()  # notes which of the others are dead already
                 if time.perf_counter_ns() < joined_ns:
@@ -178,9 +196,19 @@ class Registry:
                         path.unlink()
                     if record["left_ns"] is None:
                         record["left_ns"] = self._dead.setdefault(key, now_ns)
-                peers[key] = Peer(**record)
+                peers[key] = self._as_numbered_here(Peer(**record))
+        self._numbers = {key: numbers for key, numbers in self._numbers.items() if key in peers}
         self._dead = {key: at_ns for key, at_ns in self._dead.items() if key in peers}
         return peers
+
+    def _as_numbered_here(self, peer: Peer) -> Peer:
+        """The peer with the number that it has in this process's numbering, and its parent's; 0 if it is not seen from here."""
+        if peer.namespace == namespace() or not peer.namespace:
+            return peer
+        if peer.key not in self._numbers:
+            self._numbers[peer.key] = numbers_here(peer.pid, peer.namespace)
+        pid, parent_pid = self._numbers[peer.key]
+        return replace(peer, pid=pid, parent_pid=parent_pid)
 
     def board_share(self, board: str, start_ns: int, end_ns: int) -> tuple[float, float]:
         """This process's part of a board between two instants: one over the number of processes that count it.
@@ -205,7 +233,7 @@ class Registry:
 
 def _usable(record: dict[str, Any]) -> bool:
     """Whether a record has what is calculated with."""
-    numbers = [record["pid"], record["parent_pid"], record["joined_ns"]]
+    numbers = [record["pid"], record["parent_pid"], record["joined_ns"], record.get("namespace", 0), record.get("group", 0)]
     if record["left_ns"] is not None:
         numbers.append(record["left_ns"])
     texts = [record["key"], record["boundary"], *record["boards"]]

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from impactsdk.energy.cpu_time import CgroupAccount, ProcessTree
+from impactsdk.energy.cgroup import ROOT, CgroupAccount
+from impactsdk.energy.cpu_time import ProcessTree
 from impactsdk.energy.machine import MachineClock, namespace, process_clock_s
 from impactsdk.energy.pool import Claim, Pool
 from impactsdk.energy.pool_file import PoolFile
@@ -48,7 +49,7 @@ class CpuShare:
         *,
         directory: Path | None = None,
         cgroup: str | None = None,
-        cgroup_root: Path = Path("/sys/fs/cgroup"),
+        cgroup_root: Path = ROOT,
         own_s: Callable[[], float] | None = None,
         busy_s: Callable[[], float] | None = None,
     ) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -10,8 +9,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from impactsdk.energy.cpu_time import CgroupAccount, ProcessTree, cgroup_of, cgroup_usage_s
-from impactsdk.energy.registry import Peer, Registry
+from impactsdk.energy.cpu_time import ProcessTree
+from impactsdk.energy.registry import Registry
 from impactsdk.testing import wait_until
 
 LIMIT_S = 10.0
@@ -148,110 +147,3 @@ def test_a_process_that_ends_between_two_looks_is_not_counted_twice(registry) ->
     tree._read_at = 0.0
     tree.own_s()
     assert tree._children_s == pytest.approx(5.0)
-
-
-# --- control groups -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("table", "path"),
-    [
-        ("0::/user.slice/a.scope\n", "/user.slice/a.scope"),
-        ("12:cpu,cpuacct:/docker/abc\n0::/other\n", "/docker/abc"),
-        ("3:cpuset:/x\n2:cpuacct:/job:7\n1:cpu:/y\n", "/job:7"),
-        ("0::/\n", "/"),
-        ("5:memory:/x\n", None),
-        ("", None),
-        ("garbage\n::\n", None),
-    ],
-)
-def test_the_control_group_is_read_from_either_version_of_the_table(table: str, path: str | None) -> None:
-    assert cgroup_of(table) == path
-
-
-def v2(root: Path, path: str, usage_s: float) -> None:
-    folder = root / path.lstrip("/")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "cpu.stat").write_text(f"nr_periods 0\nusage_usec {round(usage_s * 1e6)}\nuser_usec 1\n")
-
-
-def test_the_usage_of_a_control_group_is_read_from_either_version(tmp_path: Path) -> None:
-    v2(tmp_path / "two", "/a/b", 12.5)
-    assert cgroup_usage_s("/a/b", tmp_path / "two") == 12.5
-    for mount in ("cpuacct", "cpu,cpuacct"):
-        folder = tmp_path / mount / "one" / mount / "a"
-        folder.mkdir(parents=True)
-        (folder / "cpuacct.usage").write_text("3500000000\n")
-        assert cgroup_usage_s("/a", tmp_path / mount / "one") == 3.5
-    v2(tmp_path / "container", "/", 7.0)  # the group is mounted as the root
-    assert cgroup_usage_s("/docker/abc", tmp_path / "container") == 7.0
-    assert cgroup_usage_s("/a", tmp_path / "nothing") is None
-    (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / "cpu.stat").write_text("usage_usec many\n")
-    assert cgroup_usage_s("/", tmp_path / "bad") is None
-
-
-class Others:
-    """A registry of which the test says who is in it."""
-
-    def __init__(self, *peers: Peer) -> None:
-        self.me = Peer("me", os.getpid(), 1, "cgroup", "/job", (), 0)
-        self._peers = {peer.key: peer for peer in (self.me, *peers)}
-
-    def peers(self) -> dict[str, Peer]:
-        return self._peers
-
-
-def test_a_control_group_is_counted_once_by_those_that_count_it(tmp_path: Path) -> None:
-    v2(tmp_path, "/job", 10.0)
-    v2(tmp_path, "/job/inner", 2.0)
-    now_ns = time.perf_counter_ns()
-    others = Others(
-        Peer("same", 1, 1, "cgroup", "/job", (), 0),
-        Peer("inner", 2, 1, "cgroup", "/job/inner", (), 0),
-        Peer("elsewhere", 3, 1, "cgroup", "/jobs", (), 0),
-        Peer("gone", 4, 1, "cgroup", "/job", (), 0, now_ns - 10**9),
-        Peer("to come", 5, 1, "cgroup", "/job", (), now_ns + 10**15),
-    )
-    account = CgroupAccount("/job", others, tmp_path)  # type: ignore[arg-type]
-    account.own_s()
-    v2(tmp_path, "/job", 20.0)
-    v2(tmp_path, "/job/inner", 6.0)
-    # Ten seconds less the inner group's four, between the two that count this group.
-    assert account.own_s() == pytest.approx((10.0 - 4.0) / 2)
-
-
-def test_one_that_left_since_the_last_look_still_shares_that_time(tmp_path: Path) -> None:
-    v2(tmp_path, "/job", 10.0)
-    others = Others()
-    account = CgroupAccount("/job", others, tmp_path)  # type: ignore[arg-type]
-    account.own_s()
-    others._peers["left"] = Peer("left", 1, 1, "cgroup", "/job", (), 0, time.perf_counter_ns())
-    v2(tmp_path, "/job", 12.0)
-    assert account.own_s() == pytest.approx(1.0)
-    v2(tmp_path, "/job", 14.0)
-    assert account.own_s() == pytest.approx(3.0)
-
-
-def test_what_a_process_in_the_group_counts_for_itself_is_left_out_from_its_first_moment(tmp_path, children) -> None:
-    v2(tmp_path, "/job", 10.0)
-    others = Others()
-    account = CgroupAccount("/job", others, tmp_path)  # type: ignore[arg-type]
-    child = started(children, BURN.format(s=0.3) + WAIT)
-    said(child)
-    others._peers["child"] = Peer("child", child.pid, os.getpid(), "process", "/job/x", (), 0)
-    v2(tmp_path, "/job", 11.0)
-    assert account.own_s() <= 0.75
-    v2(tmp_path, "/job", 12.0)
-    assert account.own_s() <= 1.76
-
-
-def test_a_group_that_cannot_be_read_for_a_while_counts_nothing_meanwhile(tmp_path: Path) -> None:
-    v2(tmp_path, "/job", 10.0)
-    account = CgroupAccount("/job", Others(), tmp_path)  # type: ignore[arg-type]
-    (tmp_path / "job" / "cpu.stat").unlink()
-    assert account.own_s() == 0.0
-    v2(tmp_path, "/job", 15.0)
-    assert account.own_s() == 0.0
-    v2(tmp_path, "/job", 16.0)
-    assert account.own_s() == pytest.approx(1.0)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from impactsdk.energy import registry as registries
+from impactsdk.energy.machine import namespace, numbers_here
 from impactsdk.energy.registry import Peer, Registry, runtime_directory
 from impactsdk.testing import wait_until
 
@@ -254,3 +255,57 @@ def test_where_there_are_no_file_locks_one_is_alone_and_says_so(tmp_path: Path, 
     registry = joined(tmp_path)
     assert registry.error == "this platform has no file locks"
     assert registry.peers() == {}
+
+
+# --- other numberings of processes ----------------------------------------------------------------------------------------
+
+
+def beside(directory: Path, one: Peer) -> Peer:
+    """How a process sees an entry."""
+    registry = joined(directory)
+    with entered_beside(directory, one):
+        try:
+            return registry.peers()[one.key]
+        finally:
+            registry.leave()
+
+
+@contextmanager
+def entered_beside(directory: Path, one: Peer) -> Iterator[None]:
+    path = directory / f"{one.key}.json"
+    path.write_text(json.dumps(asdict(one)))
+    descriptor = os.open(path, os.O_RDWR)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="this system has one numbering of processes")
+def test_the_number_of_a_process_of_another_container_is_none_of_ours(tmp_path: Path) -> None:
+    theirs = Peer("theirs", os.getpid(), os.getppid(), "process", None, (BOARD,), 0, namespace=1)
+    seen = beside(tmp_path, theirs)
+    assert (seen.pid, seen.parent_pid) == (0, 0)
+    ours = Peer("ours", os.getpid(), os.getppid(), "process", None, (BOARD,), 0, namespace=namespace())
+    assert beside(tmp_path, ours) == ours
+    of_before = Peer("of before", os.getpid(), os.getppid(), "process", None, (BOARD,), 0)
+    assert beside(tmp_path, of_before) == of_before
+
+
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="this system has one numbering of processes")
+def test_a_process_is_found_by_the_number_that_it_has_elsewhere() -> None:
+    assert numbers_here(os.getpid(), namespace()) == (os.getpid(), os.getppid())
+    assert numbers_here(os.getpid(), 1) == (0, 0)
+    command = ["unshare", "--user", "--map-root-user", "--pid", "--fork", sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as other:
+        try:
+            inner = Path(f"/proc/{other.pid}/task/{other.pid}/children")
+            if not wait_until(lambda: other.poll() is not None or bool(inner.read_text().split())) or other.poll() is not None:
+                pytest.skip("no new numbering can be made here")
+            pid = int(inner.read_text().split()[0])
+            theirs = Path(f"/proc/{pid}/ns/pid").stat().st_ino
+            assert theirs != namespace()
+            assert numbers_here(1, theirs) == (pid, other.pid)
+        finally:
+            other.kill()
