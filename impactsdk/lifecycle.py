@@ -17,6 +17,12 @@ class Lasting(Protocol):
     def close(self) -> bool:
         """The process ends."""
 
+    def before_fork(self) -> None:
+        """This process is about to be divided."""
+
+    def after_fork(self) -> None:
+        """This is the parent, and that is done."""
+
     def forked(self) -> None:
         """This is the child of a fork."""
 
@@ -48,10 +54,20 @@ def _close_all() -> None:
         meter.close()
 
 
+def _before_fork() -> None:
+    for meter in list(_all):
+        meter.before_fork()
+
+
+def _after_fork() -> None:
+    for meter in list(_all):
+        meter.after_fork()
+
+
 def _forked() -> None:
     for meter in list(_all):
         meter.forked()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forked)

@@ -37,6 +37,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 _MOST_SPECS = 2_000
+_FORK_WAIT_S = 10.0
+"""Longer than it takes to import what measures, on a slow disk, and to wait for the sources."""
 
 
 def installed_version() -> str:
@@ -47,6 +49,10 @@ def installed_version() -> str:
         return version("impactsdk")
     except PackageNotFoundError:
         return "0"
+
+
+def _nothing() -> Totals:
+    return Totals({}, 0.0, 0.0, 0.0, {})
 
 
 def _check(settings: Settings) -> None:
@@ -94,14 +100,16 @@ class Meter:
         self.session: Session | OffSession | None = None
         self.listeners: list[Callable[[Measurement], None]] = []
         self._lock = threading.RLock()
+        self._turning = threading.RLock()  # held while a session is closed, and while another takes its place
         self._beginning = False
+        self._forking: set[int] = set()  # threads that keep others from beginning meanwhile
         self._span_specs: dict[str, Spec] = {}
         self._ledger_specs: dict[str, Spec] = {}
         self._settings: Settings | None = None
         self._closed = False
         self._detach: Callable[[], None] | None = None
         self._holders: weakref.WeakSet[HoldingProcessor] = weakref.WeakSet()
-        self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
+        self._last_totals = _nothing()
         if settings is not None or sources is not None or factors is not None:
             self._settings = self._load()
         lifecycle.watch(self)
@@ -234,8 +242,7 @@ class Meter:
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever fails here, the measured code runs
-            if threading.main_thread().is_alive():  # else the process ends, and nothing can begin any more
-                _warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
+            _warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
             return OFF
 
     def hold(self, processor: HoldingProcessor) -> None:
@@ -278,6 +285,16 @@ class Meter:
         wait_s = timeout_s
         if wait_s is None:
             wait_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
+        session = self.session
+        within = _runs(session) and session.works_here()  # whoever closes may be waiting for us
+        if not self._turning.acquire(timeout=0.0 if within else min(wait_s, threading.TIMEOUT_MAX)):
+            return False
+        try:
+            return self._close(wait_s)
+        finally:
+            self._turning.release()
+
+    def _close(self, wait_s: float) -> bool:
         if not self._lock.acquire(timeout=min(wait_s, threading.TIMEOUT_MAX)):
             return False  # another thread begins, and something hangs there
         try:
@@ -289,7 +306,7 @@ class Meter:
             if detach is not None:
                 detach()
             return True
-        closed = session.close(self.settings.shutdown_timeout_s if timeout_s is None else timeout_s)
+        closed = session.close(wait_s)
         if detach is not None:
             detach()
         account = session.snapshot()
@@ -305,20 +322,27 @@ class Meter:
 
     def reset(self) -> None:
         """Close and forget the settings: the environment is read again at the next region. For tests."""
-        self.close()
-        with self._lock:
-            self._given = self._settings = self.session = None
-            self._closed = False
-            self._last_totals = Totals({}, 0.0, 0.0, 0.0, {})
+        with self._turning:
+            self._renew(None)
             self.listeners.clear()
 
-    def reopen(self, settings: Settings) -> None:
-        """Close what runs and measure with other settings from the next region on; for :func:`configure`."""
-        if _runs(self.session) or self._detach is not None:
-            self.close()
-        with self._lock:
-            self._given, self._settings = settings, settings
-            self.session, self._closed = None, False
+    def configure(self, settings: Settings) -> None:
+        """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
+        with self._turning:
+            session = self.session
+            if not _runs(session) or session.late or not settings.same_as(self.settings):
+                self._renew(settings)
+                self.enrich()
+
+    def _renew(self, settings: Settings | None) -> None:
+        while True:
+            if _runs(self.session) or self._detach is not None:
+                self.close()
+            with self._lock:
+                if not _runs(self.session):  # else another thread has begun just now
+                    self._given = self._settings = settings
+                    self.session, self._closed, self._last_totals = None, False, _nothing()
+                    return
 
     @contextmanager
     def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
@@ -347,10 +371,22 @@ class Meter:
             return default_meter, ()
         raise TypeError("only functions measured by the default meter can be pickled; use impactsdk.measured")
 
+    def before_fork(self) -> None:
+        """Wait until what another thread has begun is done: half of it, such as an import's lock, would stay with the child."""
+        if self._lock.acquire(timeout=_FORK_WAIT_S):
+            self._forking.add(threading.get_ident())
+
+    def after_fork(self) -> None:
+        """In the parent: others may begin again."""
+        if threading.get_ident() in self._forking:
+            self._forking.discard(threading.get_ident())
+            self._lock.release()
+
     def forked(self) -> None:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
-        self._lock = threading.RLock()
+        self._lock, self._turning, self._forking = threading.RLock(), threading.RLock(), set()
         self._beginning = False
+        self._last_totals = _nothing()
         if _runs(self.session):
             self.session.forsake()
             self.session = None
@@ -390,10 +426,7 @@ def configure(**settings: Any) -> Meter:
     """
     loaded = Settings.load(**settings)
     _check(loaded)
-    session = _default.session
-    if not _runs(session) or session.late or not loaded.same_as(_default.settings):
-        _default.reopen(loaded)
-        _default.enrich()
+    _default.configure(loaded)
     return _default
 
 

@@ -266,6 +266,10 @@ class Session(Recorder):
                 return False
         return self._sampler.join(max(0.0, deadline - time.monotonic()))
 
+    def works_here(self) -> bool:
+        """Whether the caller runs in the sampler's thread: a listener, or somebody's exporter."""
+        return self._sampler.owns_thread()
+
     @property
     def late(self) -> bool:
         """Whether the application has set its provider only after it was decided where results go."""
@@ -362,8 +366,8 @@ class Session(Recorder):
             if span is not None or self._listeners or hand_on is not None:
                 region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
             if span is not None:
-                assert region.exit_ns is not None
-                end_unix_ns = measurement.start_unix_ns + region.exit_ns - region.enter_ns
+                spanned: Any = region
+                end_unix_ns = spanned.start_unix_ns + spanned.exit_ns - spanned.start_ns
                 end_span(span, measurement, end_unix_ns, interrupted=getattr(region, "interrupted", False))
                 if self._outputs.journal is not None:
                     self._outputs.journal.add(span)

@@ -23,11 +23,13 @@ __all__ = ["SpanRegion"]
 class SpanRegion(Region):
     """What ``with measured(...) as m`` gives by default; see :class:`Region`."""
 
-    __slots__ = ("otel_token", "span", "start_unix_ns")
+    __slots__ = ("otel_token", "span", "start_ns", "start_unix_ns")
 
     span: Span | None
     """``None`` where there is no tracer, or it failed."""
     start_unix_ns: int
+    start_ns: int
+    """The same instant as ``start_unix_ns``, on the clock by which the end is found; the region begins a little later."""
     otel_token: Token[Context] | None
 
     # Entering and leaving differ from Region's by the span alone; said twice, since each call inside costs the caller.
@@ -87,6 +89,7 @@ class SpanRegion(Region):
 
     def _start_span(self, session: Recorder) -> None:
         self.start_unix_ns = unix_ns = session.unix_ns()
+        self.start_ns = session.now_ns()
         if session.tracer is None:
             return
         try:

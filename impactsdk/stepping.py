@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import context as otel_context
 from opentelemetry.trace import set_span_in_context
@@ -10,25 +10,30 @@ from opentelemetry.trace import set_span_in_context
 from impactsdk.region import PAUSE, RESUME, Region, innermost, open_ancestor
 from impactsdk.spanned import SpanRegion
 
+if TYPE_CHECKING:
+    from opentelemetry.context import Context
+
 __all__ = ["pause", "resume"]
 
 
-def pause(region: Region) -> Region:
-    """A generator reached a yield: leave its context to the consumer; return the innermost region inside the generator."""
+def pause(region: Region) -> tuple[Region, Context | None]:
+    """A generator reached a yield: leave its context to the consumer; return the innermost region inside, and that context."""
     recorder: Any = region.recorder
     leaf = innermost.get()
     if leaf is None or leaf.recorder is not recorder or leaf.exit_ns is not None:
         leaf = region
     recorder.append((recorder.now_ns(), PAUSE, region, leaf, None))
+    # What the generator has made current meanwhile, such as a span of its own or baggage, is current again when it goes on.
+    inside = otel_context.get_current() if region.span is not None else None
     try:
         innermost.reset(region.token)  # type: ignore[arg-type]
         region.leave_context(None)
     except (ValueError, RuntimeError):
         pass  # stepped in one context and paused in another: only an async generator driven by hand can
-    return leaf
+    return leaf, inside
 
 
-def resume(region: Region, leaf: Region) -> None:
+def resume(region: Region, leaf: Region, context: Context | None) -> None:
     """A generator is asked for its next item: run it in its own context again."""
     recorder: Any = region.recorder
     consumer = innermost.get()
@@ -36,7 +41,9 @@ def resume(region: Region, leaf: Region) -> None:
         consumer = open_ancestor(consumer, recorder)
     inside = leaf if leaf.exit_ns is None else region
     if isinstance(region, SpanRegion) and region.span is not None:
-        region.otel_token = otel_context.attach(set_span_in_context(inside.span or region.span))
+        if context is None or inside is not leaf:
+            context = set_span_in_context(region.span)
+        region.otel_token = otel_context.attach(context)
         if recorder.spans is not None:
             recorder.spans[region.span.get_span_context().span_id] = region
     region.token = innermost.set(inside)

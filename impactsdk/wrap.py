@@ -201,10 +201,10 @@ def _plain(spec: Spec, function: Callable[P, R]) -> Callable[P, R]:
             result = function(*args, **kwargs)
             if count is not None:
                 _count(region, result)
+            region.__exit__(None, None, None)
         except BaseException as error:
             leave(region, error)
             raise
-        region.__exit__(None, None, None)
         return result
 
     return wrapper
@@ -227,23 +227,27 @@ def _coroutine(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
 class _Steps:
     """The region of one generator object: open while a step runs, and nothing at all where nothing is measured."""
 
-    __slots__ = ("_leaf", "_region")
+    __slots__ = ("_paused", "_region")
 
     def __init__(self, spec: Spec) -> None:
-        self._region = self._leaf = _open(spec)
+        self._region = _open(spec)
+        self._paused: Any = None
+
+    def begun(self) -> None:
         if self._region is not None:
             self._region.__enter__()
 
     def yielded(self, item: object) -> None:
         if self._region is not None:
             _count(self._region, item)
-            self._leaf = pause(self._region)
+            self._paused = pause(self._region)
 
     def resumed(self) -> None:
-        if self._region is not None and self._leaf is not None:
-            resume(self._region, self._leaf)
+        if self._region is not None and self._paused is not None:
+            resume(self._region, *self._paused)
 
     def ended(self, error: BaseException | None = None) -> None:
+        """It is over; said twice it is over once, so that an interrupt in the middle of saying it leaves nothing open."""
         if self._region is not None:
             leave(self._region, error)
 
@@ -256,6 +260,7 @@ def _generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
         given: Any = None
         items: list[Any] = []  # taken out again before each yield: what the consumer lets go of is not kept alive here
         try:
+            steps.begun()
             generator = function(*args, **kwargs)
             del args, kwargs
             step = generator.send
@@ -280,6 +285,7 @@ def _generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
             raise
         finally:
             given = None  # an exception that was thrown in refers to this frame
+            steps.ended()
 
     return wrapper
 
@@ -292,6 +298,7 @@ def _async_generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., 
         given: Any = None
         items: list[Any] = []
         try:
+            steps.begun()
             generator = function(*args, **kwargs)
             del args, kwargs
             first = _unhooked(generator)
@@ -315,6 +322,7 @@ def _async_generator(spec: Spec, function: Callable[..., Any]) -> Callable[..., 
             raise
         finally:
             given = None
+            steps.ended()
 
     return wrapper
 

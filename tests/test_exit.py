@@ -255,3 +255,32 @@ with measured("x"):
     )
     (lines,) = journals(tmp_path)
     assert [span["name"] for span in spans_in(lines)] == ["x"]
+
+
+def test_a_program_whose_main_thread_has_returned_is_measured(tmp_path: Path) -> None:
+    """As a server that was started from a thread."""
+    output, errors = script(
+        """
+import threading, time
+from impactsdk import configure, measured
+from impactsdk.testing import SimulatedSource
+
+meter = configure(export="journal", sources=[SimulatedSource(100.0)], service_name="server")
+
+def serve():
+    time.sleep(0.3)
+    for _ in range(3):
+        with measured("request"):
+            time.sleep(0.05)
+    meter.flush()
+    print(meter.totals().operations["request"].count)
+
+threading.Thread(target=serve).start()
+""",
+        tmp_path,
+    )
+    assert (output, errors) == ("3\n", "")
+    [lines] = journals(tmp_path)
+    assert [span["name"] for span in spans_in(lines)] == ["request"] * 3
+    resources = [plain(item["resource"]["attributes"]) for line in lines for item in line.get("resourceSpans", ())]
+    assert {resource["service.name"] for resource in resources} == {"server"}

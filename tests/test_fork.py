@@ -266,3 +266,49 @@ print(impactsdk.flush(), sorted(meter.totals().operations))
         tmp_path,
     )
     assert output.splitlines() == ["True ['child']", "True ['before']"]
+
+
+@pytest.mark.parametrize("after_s", [0.01, 0.05, 0.2])
+def test_a_fork_while_another_thread_begins_leaves_the_child_able_to(tmp_path: Path, after_s: float) -> None:
+    output, _ = script(
+        f"""
+import faulthandler, os, threading, time
+from impactsdk import configure, measured
+from impactsdk.testing import SimulatedSource
+
+configure(export="none", sources=[SimulatedSource(100.0)])
+begins = threading.Thread(target=measured("x")(lambda: None))
+begins.start()
+time.sleep({after_s})
+child = os.fork()
+if child == 0:
+    faulthandler.dump_traceback_later(30, exit=True)  # it hangs
+    measured("y")(print)("measured in the child", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+begins.join()
+print(measured("z")(lambda: "and in the parent")())
+""",
+        tmp_path,
+    )
+    assert output == "measured in the child\nand in the parent\n"
+
+
+def test_a_child_does_not_tell_its_parents_account(tmp_path: Path) -> None:
+    output, _ = script(
+        """
+import os, impactsdk
+from impactsdk.testing import SimulatedSource
+meter = impactsdk.configure(export="none", sources=[SimulatedSource(100.0)])
+with impactsdk.measured("x"):
+    pass
+impactsdk.shutdown()
+print(sorted(meter.totals().operations), flush=True)
+if os.fork() == 0:
+    print(sorted(meter.totals().operations), flush=True)
+    os._exit(0)
+os.wait()
+""",
+        tmp_path,
+    )
+    assert output == "['x']\n[]\n"

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry import trace
+from opentelemetry import baggage, trace
+from opentelemetry import context as otel_context
 
 import impactsdk
 from impactsdk import measured
@@ -542,3 +543,44 @@ def test_nothing_of_a_generator_is_measured_where_nothing_is_measured() -> None:
     with pytest.raises(StopIteration, match="got 5"):
         given.send(5)
     meter.close()
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator"])
+def test_what_a_generator_has_made_current_is_current_again_when_it_goes_on(kind: str) -> None:
+    """Its own span of another library, and baggage: as without us, and out of the consumer's way."""
+    with bench() as here:
+        seen: list[Any] = []
+
+        def steps() -> Iterator[int]:
+            attached = otel_context.attach(baggage.set_baggage("user", "somebody"))
+            with here.tracer.start_as_current_span("llm") as span:
+                for number in range(2):
+                    yield number
+                    seen.append((trace.get_current_span() is span, baggage.get_baggage("user")))
+                    with here.tracer.start_as_current_span("db"), here.measured("inside"):
+                        pass
+            otel_context.detach(attached)
+
+        if kind == "generator":
+            for _ in here.measured("stream")(steps)():
+                assert trace.get_current_span() is trace.INVALID_SPAN
+                assert baggage.get_baggage("user") is None
+        else:
+
+            @here.measured("stream")
+            async def stream() -> AsyncIterator[int]:
+                for number in steps():
+                    yield number
+
+            async def consume() -> None:
+                async for _ in stream():
+                    assert trace.get_current_span() is trace.INVALID_SPAN
+                    assert baggage.get_baggage("user") is None
+
+            asyncio.run(consume())
+        assert seen == [(True, "somebody")] * 2
+        assert here.parent_of("db") == "llm"
+        assert here.parent_of("inside") == "db"
+        assert here.parent_of("llm") == "stream"
+        assert impactsdk.current() is None
+        conserved(here.totals())

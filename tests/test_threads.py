@@ -6,10 +6,12 @@ import concurrent.futures
 import contextvars
 import signal
 import threading
+import time
 
 import pytest
 
 import impactsdk
+from impactsdk.meter import default_meter
 from impactsdk.testing import FakeClock, SimulatedSource
 from tests.kit import bench, conserved
 
@@ -115,3 +117,41 @@ def test_a_region_is_current_in_its_own_thread_only() -> None:
         seen: list[object] = ["unset"]
         _run(lambda: seen.append(impactsdk.current()))
         assert seen == ["unset", None]
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_configure_from_several_threads_leaves_one_session_and_loses_no_region_that_comes_after(same: bool) -> None:
+    """As in workers that each begin with the same call, or a library and its user that do not agree."""
+    source = SimulatedSource(100.0)
+    before = threading.active_count()
+    begun = time.perf_counter()
+    impactsdk.configure(export="none", sources=[source])
+    meter = default_meter()
+
+    def work(number: int) -> None:
+        for turn in range(3):
+            impactsdk.configure(export="none", sources=[source], pue=1.0 if same else 1.0 + number + 0.1 * turn)
+            for _ in range(5):
+                with impactsdk.measured("job", span=False):
+                    time.sleep(0.002)
+
+    with impactsdk.measured("early"):
+        time.sleep(0.01)
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    impactsdk.configure(export="none", sources=[source], pue=7.0)
+    assert meter.totals().operations == {}, "a new session tells nothing of the one before"
+    for _ in range(20):
+        with impactsdk.measured("after", span=False):
+            pass
+    assert impactsdk.flush()
+    totals = meter.totals()
+    assert totals.operations["after"].count == 20
+    conserved(totals)
+    assert sum(totals.channels.values()) <= 100.0 * (time.perf_counter() - begun)
+    assert threading.active_count() == before + 1, "the sampler of a session that nobody has any more"
+    impactsdk.shutdown()
+    assert threading.active_count() == before

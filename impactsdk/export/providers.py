@@ -111,10 +111,15 @@ class _Resolving:
 
     def _described(self) -> Resource:
         if self._resource is None:
-            from opentelemetry.sdk.resources import Resource
+            from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 
             name = self._settings.service_name
-            self._resource = Resource.create({**self._facts, **({"service.name": name} if name else {})})
+            facts = {**self._facts, **({"service.name": name} if name else {})}
+            try:
+                self._resource = Resource.create(facts)
+            except RuntimeError:  # its detectors need threads, and once the main thread has returned there are no new pools
+                self._resource = Resource({"service.name": "unknown_service:python"}).merge(OTELResourceDetector().detect())
+                self._resource = self._resource.merge(Resource(facts))
         return self._resource
 
     def _traces(self, names: Mapping[str, None]) -> trace.TracerProvider | None:
