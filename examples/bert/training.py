@@ -49,7 +49,7 @@ def masked(arrays: Arrays, tokenizer: BertTokenizerFast, *, seed: int) -> Arrays
 
 
 class Schedule(tf_keras.optimizers.schedules.LearningRateSchedule):
-    """Up to ``peak`` over the first tenth of the steps, then straight down to zero.
+    """Up to ``peak`` over the first tenth of the steps, then straight down towards zero.
 
     At a constant rate, a small BERT from scratch may stay at chance to the end.
     """
@@ -59,7 +59,8 @@ class Schedule(tf_keras.optimizers.schedules.LearningRateSchedule):
 
     def __call__(self, step: tf.Tensor) -> tf.Tensor:
         """The learning rate of a step."""
-        done = tf.cast(step, tf.float32) / self._steps
+        # In the middle of the step: at its beginning the rate of the first is zero, at its end that of the last.
+        done = (tf.cast(step, tf.float32) + 0.5) / self._steps
         return self._peak * tf.maximum(tf.minimum(done / 0.1, (1.0 - done) / 0.9), 0.0)
 
     def get_config(self) -> dict[str, float]:

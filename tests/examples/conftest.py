@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,47 @@ def run_example(
         )
 
     return run
+
+
+# Answers each line of JSON, which is Python that sets ``answer``, with a line of JSON; what the example prints goes to stderr.
+_SERVE = f"""
+import json, os, sys
+answers, sys.stdout = sys.stdout, sys.stderr
+sys.path.append({ROOT!r})
+from examples.bert.__main__ import _ENVIRONMENT
+os.environ.update(_ENVIRONMENT)
+from examples.bert import workload
+for line in sys.stdin:
+    names = {{}}
+    exec(json.loads(line), names)
+    print(json.dumps(names["answer"]), file=answers, flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def inside(
+    tmp_path_factory: pytest.TempPathFactory, environment: Callable[..., dict[str, str]]
+) -> Iterator[Callable[[str], Any]]:
+    """Run Python that sets ``answer`` where TensorFlow is loaded, once for all tests of a module; its value as JSON has it."""
+    folder = tmp_path_factory.mktemp("inside")
+    with (
+        (folder / "stderr").open("w+") as stderr,
+        subprocess.Popen(
+            [sys.executable, "-c", _SERVE],
+            cwd=folder,
+            env=environment(IMPACTSDK_EXPORT="none"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        ) as process,
+    ):
+
+        def inside(code: str) -> Any:
+            assert process.stdin is not None and process.stdout is not None
+            print(json.dumps(code), file=process.stdin, flush=True)
+            line = process.stdout.readline()
+            assert line, (folder / "stderr").read_text()
+            return json.loads(line)
+
+        yield inside
