@@ -114,8 +114,8 @@ class Trainer:
         self.step({name: tf.zeros([size, *spec.shape[1:]], spec.dtype) for name, spec in self._signature.items()})
         self._optimizer.iterations.assign(0)
 
-    def epoch(self, arrays: Arrays, *, phase: str, epoch: int, epochs: int, options: Options, record: Record) -> float:
-        """Run one epoch in a span of its own and return its mean loss."""
+    def epoch(self, arrays: Arrays, *, phase: str, epoch: int, epochs: int, options: Options, record: Record) -> float | None:
+        """Run one epoch in a span of its own and return its mean loss, ``None`` where there was nothing to learn from."""
         loss = weight = 0.0
         steps = math.ceil(len(arrays["input_ids"]) / options.batch_size)
         with record.block(phase, f"bert.{phase}.epoch", attributes={"epoch": epoch}) as span:
@@ -129,7 +129,7 @@ class Trainer:
                     weight += float(step_weight)
                     region.add_units(len(batch["input_ids"]))
                 span.add_units(len(batch["input_ids"]))
-        return loss / max(weight, 1.0)
+        return loss / weight if weight else None
 
 
 def pretrain(
@@ -157,8 +157,8 @@ def pretrain(
                 options=options,
                 record=record,
             )
-            record.results["pretrain"] = f"perplexity {math.exp(min(loss, 50.0)):.1f}"
-            say(f"pretrain epoch {epoch}/{options.pretrain_epochs}  loss {loss:.4f}  {record.results['pretrain']}")
+            record.results["pretrain"] = _perplexity(loss)
+            say(f"pretrain epoch {epoch}/{options.pretrain_epochs}  {_loss(loss)}  {record.results['pretrain']}")
 
 
 def finetune(
@@ -187,5 +187,18 @@ def finetune(
                 options=options,
                 record=record,
             )
-            record.results["finetune"] = f"loss {loss:.4f}"
-            say(f"finetune epoch {epoch}/{options.epochs}  loss {loss:.4f}{after_epoch(epoch)}")
+            record.results["finetune"] = _loss(loss)
+            say(f"finetune epoch {epoch}/{options.epochs}  {_loss(loss)}{after_epoch(epoch)}")
+
+
+def _loss(loss: float | None) -> str:
+    return "loss unknown" if loss is None else f"loss {loss:.4f}"
+
+
+def _perplexity(loss: float | None) -> str:
+    if loss is None:
+        return "perplexity unknown: no token was masked, for the sentences have too few words that the vocabulary knows"
+    if loss > 700.0:  # beyond what a float can hold
+        return "perplexity over 1e300"
+    perplexity = math.exp(loss)
+    return f"perplexity {perplexity:.1f}" if perplexity < 1e6 else f"perplexity {perplexity:.2g}"

@@ -22,3 +22,43 @@ answer = [float(Schedule(1.0, steps={steps})(step)) for step in range({steps})]
     assert all(0 < rate <= 1 for rate in rates)
     assert rates == sorted(rates[:peak]) + sorted(rates[peak:], reverse=True)
     assert max(rates) > 0.99 or steps < 1000
+
+
+# A model of one table: from a token to the logits of what it stands for.
+TABLE = """
+from types import SimpleNamespace
+import tensorflow as tf
+from examples.bert import model, training
+from examples.bert.arguments import Options
+from examples.bert.record import Record
+
+class Table:
+    def __init__(self, fill, shape):
+        self.table = tf.Variable(tf.fill(shape, fill))
+        self.trainable_variables = [self.table]
+    def __call__(self, inputs, training):
+        return SimpleNamespace(logits=tf.gather(self.table, inputs["input_ids"]))
+
+record = Record()
+def pretrain(sentences, fill=0.0):
+    tokenizer = model.train_tokenizer(["a fine film"] * 9)
+    arrays = model.encode(tokenizer, sentences, length=8)
+    table = Table(fill, (len(tokenizer), len(tokenizer)))
+    training.pretrain(
+        table, tokenizer, arrays, options=Options(pretrain_epochs=1), learning_rate=1e-3, record=record
+    )
+"""
+
+
+def test_where_no_token_was_masked_the_perplexity_is_unknown_and_the_table_says_why(inside):
+    assert inside(f"{TABLE}\npretrain(['股市大涨'] * 9); answer = record.results['pretrain']") == (
+        "perplexity unknown: no token was masked, for the sentences have too few words that the vocabulary knows"
+    )
+    assert "unknown" not in inside(f"{TABLE}\npretrain(['a fine film'] * 9); answer = record.results['pretrain']")
+
+
+@pytest.mark.parametrize(
+    ("loss", "shown"), [(0.0, "1.0"), (3.0, "20.1"), (60.0, "1.1e+26"), (701.0, "over 1e300"), (1e6, "over 1e300")]
+)
+def test_the_perplexity_of_a_loss_has_no_upper_limit(inside, loss, shown):
+    assert inside(f"from examples.bert.training import _perplexity; answer = _perplexity({loss})") == f"perplexity {shown}"
