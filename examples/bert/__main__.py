@@ -1,8 +1,8 @@
 """Run the reference workload: ``python -m examples.bert`` from the root of the repository.
 
 It needs the extra: ``pip install 'impactsdk[bert]'``. Progress goes to stderr, reports and the table to stdout. Status 0:
-done; 2: it cannot start or go on, with a sentence that says why; 130: interrupted, with the table so far; 141: nobody reads
-its output.
+done; 2: it cannot start or go on, with a sentence that says why and the table so far; 130: interrupted, with the table so far;
+141: nobody reads its output.
 """
 
 from __future__ import annotations
@@ -50,16 +50,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"note: {note}", file=sys.stderr)
         _run(options, data, source, record=record)
     except (DataError, ModelError, impactsdk.ConfigurationError) as error:
-        return _refuse(str(error))
+        status = _refuse(str(error))
     except ImportError as error:
-        return _refuse(f"{error}; the example needs its extra: pip install 'impactsdk[bert]'")
+        status = _refuse(f"{error}; the example needs its extra: pip install 'impactsdk[bert]'")
     except Exception as error:
         if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which is not imported here
             raise
-        return _refuse("there is not enough memory; a smaller --batch-size, --max-length or --size needs less")
+        status = _refuse("there is not enough memory; a smaller --batch-size, --max-length or --size needs less")
     except KeyboardInterrupt:
         print("\ninterrupted; the table covers what has run", file=sys.stderr)
         status = 130
+    if status == 2 and not record.begun:
+        return status
     print(f"\n{report(record.measurements(), record.results)}")
     if options.synthetic:
         print("The sentences are synthetic: accuracy is in-distribution and says nothing about sentiment in general.")

@@ -13,6 +13,7 @@ from transformers import BertTokenizerFast
 
 from impactsdk import measured
 
+from .checkpoint import ModelError
 from .model import Arrays, encode
 from .record import TRACING, Record
 from .training import batches
@@ -29,13 +30,27 @@ class Predictor:
         def probabilities(batch: dict[str, tf.Tensor]) -> tf.Tensor:
             return tf.nn.softmax(model(batch, training=False).logits)
 
-        self.probabilities = probabilities
+        self._probabilities = probabilities
+
+    def __call__(self, batch: Arrays) -> np.ndarray:
+        """Probabilities of a batch, shape (sentences, classes).
+
+        Raises:
+            ModelError: If one is not a number: the largest of such is always the first, which would pass for an answer.
+        """
+        found: np.ndarray = self._probabilities(batch).numpy()
+        if not np.isfinite(found).all():
+            raise ModelError(
+                "expected probabilities, found what is not a number: the model's weights are broken, or training has diverged, "
+                "for which a smaller --learning-rate may help"
+            )
+        return found
 
     def trace(self, size: int, *, record: Record) -> None:
         """Build and optimise the graph."""
         with record.block(TRACING, "bert.predict.trace"):
             zeros = tf.zeros((size, self._length), tf.int32)
-            self.probabilities({"input_ids": zeros, "attention_mask": zeros})
+            self._probabilities({"input_ids": zeros, "attention_mask": zeros})
 
 
 def evaluate(
@@ -54,7 +69,7 @@ def evaluate(
         guesses = []
         for batch in batches({name: arrays[name] for name in ("input_ids", "attention_mask")}, batch_size):
             with measured("bert.evaluate.step", span=False, unit="sentence") as region:
-                guesses.append(predictor.probabilities(batch).numpy().argmax(axis=1))
+                guesses.append(predictor(batch).argmax(axis=1))
                 region.add_units(len(guesses[-1]))
             span.add_units(len(guesses[-1]))
         # Every label is named, for a small file may not show all; a label that is never guessed has precision 0.
@@ -82,7 +97,7 @@ def infer(
         for start in range(0, len(sentences), batch_size):
             with measured("bert.infer.step", span=False, unit="sentence") as region:
                 texts = sentences[start : start + batch_size]
-                probabilities = predictor.probabilities(encode(tokenizer, texts, length=length)).numpy()
+                probabilities = predictor(encode(tokenizer, texts, length=length))
                 answers += [(labels[row.argmax()], float(row.max())) for row in probabilities]
                 region.add_units(len(texts))
             span.add_units(len(texts))

@@ -33,6 +33,11 @@ class Record:
                 region.add_units(0)  # interrupted before the first batch, it has done none, which is not unknown
             yield region
 
+    @property
+    def begun(self) -> bool:
+        """Whether one of the phases has begun."""
+        return bool(self._blocks.keys() - {TRACING, WHOLE})
+
     def measurements(self) -> dict[str, list[Any]]:
         """The finished measurements of each phase; waits until the devices have covered the last one."""
         return {phase: [block.result() for block in blocks] for phase, blocks in self._blocks.items()}

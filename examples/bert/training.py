@@ -13,6 +13,7 @@ from transformers import BertTokenizerFast
 from impactsdk import measured
 
 from .arguments import Options
+from .checkpoint import ModelError
 from .model import Arrays
 from .progress import bar, say
 from .record import TRACING, Record
@@ -115,7 +116,11 @@ class Trainer:
         self._optimizer.iterations.assign(0)
 
     def epoch(self, arrays: Arrays, *, phase: str, epoch: int, epochs: int, options: Options, record: Record) -> float | None:
-        """Run one epoch in a span of its own and return its mean loss, ``None`` where there was nothing to learn from."""
+        """Run one epoch in a span of its own and return its mean loss, ``None`` where there was nothing to learn from.
+
+        Raises:
+            ModelError: At the first step whose loss is not finite, for the later ones are for nothing.
+        """
         loss = weight = 0.0
         steps = math.ceil(len(arrays["input_ids"]) / options.batch_size)
         with record.block(phase, f"bert.{phase}.epoch", attributes={"epoch": epoch}) as span:
@@ -123,10 +128,16 @@ class Trainer:
             for batch in bar(dataset, total=steps, label=f"{phase} {epoch}/{epochs}"):
                 # A span for each of a thousand steps would drown the trace; totals and the histogram hold them all.
                 with measured(f"bert.{phase}.step", span=False, unit="sentence") as region:
-                    step_loss, step_weight = self.step(batch)
                     # Reading the loss waits for the device: a step's joules then lie within the step on a GPU too.
-                    loss += float(step_loss) * float(step_weight)
-                    weight += float(step_weight)
+                    step_loss, step_weight = (float(value) for value in self.step(batch))
+                    if not math.isfinite(step_loss):
+                        record.results[phase] = f"loss {step_loss}"
+                        raise ModelError(
+                            f"{phase} epoch {epoch}/{epochs}: expected a finite loss, found {step_loss}: the weights are "
+                            "broken, or training has diverged, for which a smaller --learning-rate may help"
+                        )
+                    loss += step_loss * step_weight
+                    weight += step_weight
                     region.add_units(len(batch["input_ids"]))
                 span.add_units(len(batch["input_ids"]))
         return loss / weight if weight else None

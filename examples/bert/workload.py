@@ -70,9 +70,13 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
     dev = encoded(data.dev) if "evaluate" in options.phases else {}
 
     def evaluated(split: str, arrays: model.Arrays, epoch: int | None = None) -> dict[str, Any]:
-        return inference.evaluate(
-            predictor, arrays, labels=data.labels, split=split, batch_size=options.batch_size, record=record, epoch=epoch
-        )
+        try:
+            return inference.evaluate(
+                predictor, arrays, labels=data.labels, split=split, batch_size=options.batch_size, record=record, epoch=epoch
+            )
+        except ModelError:
+            record.results["evaluate"] = f"{split} accuracy unknown"
+            raise
 
     def after_epoch(epoch: int) -> str:
         if not dev:

@@ -1,4 +1,4 @@
-"""How the example refuses to start: with one sentence, status 2, and without loading TensorFlow."""
+"""How the example refuses to start or to go on: with one sentence and status 2. None of it loads TensorFlow."""
 
 from __future__ import annotations
 
@@ -47,3 +47,21 @@ def test_a_mistyped_setting_is_one_sentence(run_example):
     assert done.returncode == 2
     assert "IMPACTSDK_REGION" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def workload(*lines: str) -> str:
+    """Python that puts these lines in the place of the workload."""
+    code = "from examples.bert.checkpoint import ModelError\ndef run(options, data, source, *, record):\n"
+    code += "".join(f"    {line}\n" for line in lines)
+    name = "examples.bert.workload"
+    return f"import sys, types; sys.modules[{name!r}] = module = types.ModuleType({name!r})\nexec({code!r}, vars(module))"
+
+
+def test_a_run_that_cannot_go_on_ends_with_the_table_of_what_has_run(run_example):
+    begun = "with record.block('finetune', 'bert.finetune.epoch'): raise ModelError('it has diverged')"
+    done = run_example(before=workload("record.results['finetune'] = 'loss nan'", begun))
+    assert done.returncode == 2
+    assert "examples.bert: it has diverged\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert any(line.startswith("fine-tuning") and line.endswith("loss nan") for line in done.stdout.splitlines())
+    assert run_example(before=workload("raise ModelError('no weights')")).stdout == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 
 import pytest
 
@@ -28,8 +29,9 @@ answer = [float(Schedule(1.0, steps={steps})(step)) for step in range({steps})]
 TABLE = """
 from types import SimpleNamespace
 import tensorflow as tf
-from examples.bert import model, training
+from examples.bert import inference, model, training
 from examples.bert.arguments import Options
+from examples.bert.checkpoint import ModelError
 from examples.bert.record import Record
 
 class Table:
@@ -38,6 +40,12 @@ class Table:
         self.trainable_variables = [self.table]
     def __call__(self, inputs, training):
         return SimpleNamespace(logits=tf.gather(self.table, inputs["input_ids"]))
+
+def refusal(action):
+    try:
+        action()
+    except ModelError as error:
+        return str(error)
 
 record = Record()
 def pretrain(sentences, fill=0.0):
@@ -62,3 +70,32 @@ def test_where_no_token_was_masked_the_perplexity_is_unknown_and_the_table_says_
 )
 def test_the_perplexity_of_a_loss_has_no_upper_limit(inside, loss, shown):
     assert inside(f"from examples.bert.training import _perplexity; answer = _perplexity({loss})") == f"perplexity {shown}"
+
+
+def test_training_stops_at_a_loss_that_is_not_a_number(inside):
+    why, result = inside(f"""{TABLE}
+why = refusal(lambda: pretrain(['a fine film'] * 9, fill=float('nan')))
+answer = why, record.results["pretrain"]
+""")
+    assert why.startswith("pretrain epoch 1/1: expected a finite loss, found nan: ")
+    assert result == "loss nan"
+
+
+@pytest.mark.parametrize("fill", [0.0, math.nan])
+def test_what_is_not_a_number_is_never_taken_for_the_first_label(inside, fill):
+    evaluation, inference = inside(f"""{TABLE}
+tokenizer = model.train_tokenizer(["a fine film"] * 9)
+table = Table(float("{fill}"), (len(tokenizer), 2))
+predictor = inference.Predictor(
+    lambda batch, training: SimpleNamespace(logits=tf.reduce_mean(table(batch, training).logits, axis=1)), length=8
+)
+sentences = ["a fine film"] * 3
+arrays = {{**model.encode(tokenizer, sentences, length=8), "labels": [0, 0, 0]}}
+common = dict(labels=("0", "1"), batch_size=2, record=record)
+answer = (
+    refusal(lambda: inference.evaluate(predictor, arrays, split="test", **common)),
+    refusal(lambda: inference.infer(predictor, tokenizer, sentences, length=8, **common)),
+)
+""")
+    for why in (evaluation, inference):
+        assert (why is not None and "expected probabilities, found what is not a number" in why) == math.isnan(fill)
