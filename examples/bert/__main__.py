@@ -1,8 +1,8 @@
 """Run the reference workload: ``python -m examples.bert`` from the root of the repository.
 
 It needs the extra: ``pip install 'impactsdk[bert]'``. Progress goes to stderr, reports and the table to stdout. Status 0:
-done; 2: it cannot start or go on, with a sentence that says why and the table so far; 130: interrupted, with the table so far;
-141: nobody reads its output.
+done; 2: it cannot start, go on, save or print, with a sentence that says why and the table so far; 130: interrupted, with the
+table so far; 141: nobody reads its output.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that cannot show a sentence must not end the run
     record = Record()
-    status = 0
+    interrupted = False
     try:
         impactsdk.configure(service_name="bert-example")
         _make_room(options.save)
@@ -50,22 +50,21 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"note: {note}", file=sys.stderr)
         _run(options, data, source, record=record)
     except (DataError, ModelError, impactsdk.ConfigurationError) as error:
-        status = _refuse(str(error))
+        record.fail(str(error))
     except ImportError as error:
-        status = _refuse(f"{error}; the example needs its extra: pip install 'impactsdk[bert]'")
+        record.fail(f"{error}; the example needs its extra: pip install 'impactsdk[bert]'")
     except Exception as error:
         if type(error).__name__ != "ResourceExhaustedError":  # TensorFlow's, which is not imported here
             raise
-        status = _refuse("there is not enough memory; a smaller --batch-size, --max-length or --size needs less")
+        record.fail("there is not enough memory; a smaller --batch-size, --max-length or --size needs less")
     except KeyboardInterrupt:
         print("\ninterrupted; the table covers what has run", file=sys.stderr)
-        status = 130
-    if status == 2 and not record.begun:
-        return status
-    print(f"\n{report(record.measurements(), record.results)}")
-    if options.synthetic:
-        print("The sentences are synthetic: accuracy is in-distribution and says nothing about sentiment in general.")
-    return status
+        interrupted = True
+    if interrupted or record.begun:
+        record.show(f"\n{report(record.measurements(), record.results)}")
+        if options.synthetic:
+            record.show("The sentences are synthetic: accuracy is in-distribution and says nothing about sentiment in general.")
+    return 130 if interrupted else 2 if record.failed else 0
 
 
 def _run(options: Options, data: Dataset, source: str | None, *, record: Record) -> None:
@@ -86,11 +85,6 @@ def _make_room(folder: Path | None) -> None:
             pass
     except OSError as error:
         raise ModelError(f"--save {folder}: expected a folder to write into: {error.strerror or error}") from error
-
-
-def _refuse(sentence: str) -> int:
-    print(f"examples.bert: {sentence}", file=sys.stderr)
-    return 2
 
 
 if __name__ == "__main__":

@@ -123,5 +123,14 @@ def take_over(encoder: TFBertForMaskedLM, target: TFBertForSequenceClassificatio
         getattr(target.bert, part).set_weights(getattr(encoder.bert, part).get_weights())
 
 
+def save(classifier: TFBertForSequenceClassification, tokenizer: BertTokenizerFast, folder: Path) -> None:
+    """Write what ``--model`` reads."""
+    try:
+        classifier.save_pretrained(folder, safe_serialization=True)
+        tokenizer.save_pretrained(folder)
+    except Exception as error:  # where the disk is full, safetensors has an error of its own
+        raise ModelError(f"--save {folder}: the classifier cannot be saved: {_first_line(error)}") from error
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,6 +24,8 @@ class Record:
     def __init__(self) -> None:
         self._blocks: dict[str, list[Any]] = {}
         self.results: dict[str, str] = {}
+        self.failed = False
+        self._output = sys.stdout
 
     @contextmanager
     def block(self, phase: str, name: str, *, attributes: dict[str, Any] | None = None) -> Iterator[Any]:
@@ -32,6 +36,23 @@ class Record:
             if counts:
                 region.add_units(0)  # interrupted before the first batch, it has done none, which is not unknown
             yield region
+
+    def fail(self, sentence: str) -> None:
+        """Say on stderr what cannot be done, and remember that something could not."""
+        print(f"examples.bert: {sentence}", file=sys.stderr)
+        self.failed = True
+
+    def show(self, text: str) -> None:
+        """Print a result on stdout; once that cannot be written, as on a full disk, on stderr."""
+        try:
+            print(text, file=self._output, flush=True)
+        except BrokenPipeError:  # nobody reads: there is nobody to tell
+            raise
+        except OSError as error:
+            self.fail(f"stdout cannot be written: {error.strerror}; the results follow here")
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it fails again at exit
+            self._output = sys.stderr
+            print(text, file=self._output, flush=True)
 
     @property
     def begun(self) -> bool:

@@ -88,20 +88,22 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
     if "finetune" in options.phases:
         training.finetune(classifier, train, options=options, learning_rate=rate, record=record, after_epoch=after_epoch)
     if options.save:  # what comes now only reads the weights, and prints
-        classifier.save_pretrained(options.save, safe_serialization=True)
-        tokenizer.save_pretrained(options.save)
-        say(f"saved the classifier in {options.save}")
+        try:
+            model.save(classifier, tokenizer, options.save)
+            say(f"saved the classifier in {options.save}")
+        except ModelError as error:  # what it has learnt can still be told
+            record.fail(str(error))
     if "evaluate" in options.phases:
         labelled = data.test[0].label is not None
         split = "test" if labelled else "dev"
         report = evaluated(split, encoded(data.test) if labelled else dev)
         record.results["evaluate"] = f"{split} accuracy {report['accuracy']:.3f}"
-        print(f"\nclassification report, {split}\n{report['text']}", flush=True)
+        record.show(f"\nclassification report, {split}\n{report['text']}")
     if "infer" in options.phases:
         texts = [row.sentence for row in data.test]
         answers = inference.infer(
             predictor, tokenizer, texts, labels=data.labels, length=length, batch_size=options.batch_size, record=record
         )
-        print("inference, the first three sentences")
+        record.show("inference, the first three sentences")
         for (label, probability), text in zip(answers[:3], texts, strict=False):
-            print(f"  {label} ({probability:.2f})  {text}", flush=True)
+            record.show(f"  {label} ({probability:.2f})  {text}")

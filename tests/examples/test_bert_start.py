@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
+
 import pytest
 
 UNUSABLE = "import sys; sys.modules['tensorflow'] = None"
@@ -65,3 +68,23 @@ def test_a_run_that_cannot_go_on_ends_with_the_table_of_what_has_run(run_example
     assert "Traceback" not in done.stderr
     assert any(line.startswith("fine-tuning") and line.endswith("loss nan") for line in done.stdout.splitlines())
     assert run_example(before=workload("raise ModelError('no weights')")).stdout == ""
+
+
+def test_results_go_to_stderr_where_stdout_cannot_be_written(command, environment, tmp_path):
+    infer = "with record.block('infer', 'bert.infer'): record.show('inference, the first three sentences')"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command(before=workload(infer)),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=170,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr.count("stdout cannot be written: No space left on device; the results follow here") == 1
+    assert done.stderr.count("inference, the first three sentences") == 1
+    assert "\nwhole run " in done.stderr
+    assert "Traceback" not in done.stderr

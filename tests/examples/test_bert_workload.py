@@ -147,6 +147,16 @@ def test_weights_of_something_else_are_refused_and_not_replaced_by_chance(full_r
     assert "Traceback" not in done.stderr
 
 
+def test_a_classifier_that_cannot_be_saved_is_evaluated_and_told_all_the_same(full_run, run_example, tmp_path):
+    # Stands for a full disk; the journal and the tokenizer fit in.
+    small = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.RLIM_INFINITY))"
+    done = run_example("--model", full_run.saved, "--phase", "infer", "--limit", 20, "--save", tmp_path, before=small)
+    assert done.returncode == 2
+    assert f"--save {tmp_path}: the classifier cannot be saved: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sentences(done.stdout, "inference") == 20
+
+
 def test_a_checkpoint_learns_clue_s_many_labels_and_tests_may_have_none(full_run, run_example, tmp_path):
     labels = ("100", "104", "115")
     for split in ("train", "dev", "test"):
