@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         impactsdk.configure(service_name="bert-example")
         _make_room(options.save)
         data = load(options.data, seed=options.seed, limit=options.limit)
-        source = resolve(options.model) if options.model else None
+        source = None if options.model is None else resolve(options.model)
         for note in data.notes:
             print(f"note: {note}", file=sys.stderr)
         _run(options, data, source, record=record)

@@ -55,7 +55,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     default = Options()
     weights = parser.add_mutually_exclusive_group()
     weights.add_argument(
-        "--model", metavar="FOLDER|ID", help="a folder with a BERT checkpoint, or a hub id (default: from scratch)"
+        "--model", type=_named, metavar="FOLDER|ID", help="a folder with a BERT checkpoint, or a hub id (default: from scratch)"
     )
     weights.add_argument(
         "--size", choices=SIZES, default=default.size, help="shape of a model from scratch (default: %(default)s)"
@@ -64,7 +64,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         "--data",
         metavar="PATH",
         nargs="+",
-        type=Path,
+        type=_path,
         default=[FOLDER],
         help="a folder with train, dev and test, or these files: SST-2/GLUE .tsv or CLUE .json lines (default: synthetic)",
     )
@@ -87,7 +87,7 @@ def parse(argv: Sequence[str] | None = None) -> Options:
     parser.add_argument("--learning-rate", type=_rate, help="of Adam (default: 5e-4 from scratch, 3e-5 with --model)")
     parser.add_argument("--limit", type=_positive, metavar="ROWS", help="read only the first ROWS of each file")
     parser.add_argument("--seed", type=_seed, default=default.seed, help="of weights, order and masks (default: %(default)s)")
-    parser.add_argument("--save", type=Path, metavar="FOLDER", help="write the classifier and its tokenizer here at the end")
+    parser.add_argument("--save", type=_path, metavar="FOLDER", help="write the classifier and its tokenizer here at the end")
     found = parser.parse_args(argv)
     return Options(
         model=found.model,
@@ -103,6 +103,16 @@ def parse(argv: Sequence[str] | None = None) -> Options:
         seed=found.seed,
         save=found.save,
     )
+
+
+def _named(text: str) -> str:
+    if not text.strip():  # as of a variable that is not set
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a name")
+    return text
+
+
+def _path(text: str) -> Path:
+    return Path(_named(text))  # Path("") is the current folder
 
 
 def _positive(text: str) -> int:

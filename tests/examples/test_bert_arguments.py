@@ -41,6 +41,9 @@ def test_every_argument_arrives():
         ["--seed", "-1"],
         ["--size", "huge"],
         ["--phase", "train"],
+        ["--model", ""],
+        ["--data", " "],
+        ["--save", ""],
         ["--model", "there", "--size", "mini"],
     ],
 )
