@@ -30,8 +30,12 @@ def resolve(model: str, *, environment: Mapping[str, str] = os.environ) -> str:
     Raises:
         ModelError: If there is no such folder, it holds no usable BERT, or the hub cannot be reached.
     """
-    folder = Path(model).expanduser()
-    if folder.is_dir():
+    try:
+        folder = Path(model).expanduser()
+        found = folder.is_dir()
+    except (OSError, RuntimeError) as error:  # not allowed to look, a name that is too long, ~ of nobody
+        raise ModelError(f"{model}: expected a folder with a BERT checkpoint: {error}") from error
+    if found:
         check(folder)
         return str(folder)
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", model):
@@ -101,7 +105,8 @@ def _cached(model: str, environment: Mapping[str, str]) -> Path | None:
     repository = Path(cache).expanduser() / f"models--{model.replace('/', '--')}"
     try:
         snapshot = repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="utf-8").strip()
+        parts = (("config.json",), _WEIGHTS, _VOCABULARY)
+        complete = all(any((snapshot / name).is_file() for name in names) for names in parts)
     except OSError:
         return None
-    complete = all(any((snapshot / name).is_file() for name in names) for names in (("config.json",), _WEIGHTS, _VOCABULARY))
     return snapshot if complete else None

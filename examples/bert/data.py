@@ -171,14 +171,16 @@ def _json_lines(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
 
 
 def _find(paths: Sequence[Path]) -> dict[str, Path]:
-    if len(paths) == 1 and paths[0].is_dir():
-        candidates = sorted(path for path in paths[0].iterdir() if path.suffix in _SUFFIXES and _split_of(path))
+    candidates = list(paths)
+    if len(paths) == 1:
+        try:
+            if not paths[0].is_dir():
+                return {"train": paths[0]}
+            candidates = sorted(path for path in paths[0].iterdir() if path.suffix in _SUFFIXES and _split_of(path))
+        except OSError as error:
+            raise DataError(f"{paths[0]}: expected a readable file or folder: {error.strerror}") from error
         if not candidates:
             raise DataError(f"{paths[0]}: expected train.tsv or train.json, and perhaps dev and test beside it, found neither")
-    elif len(paths) == 1:
-        return {"train": paths[0]}
-    else:
-        candidates = list(paths)
     files: dict[str, Path] = {}
     for path in candidates:
         split = _split_of(path)

@@ -39,9 +39,11 @@ def train_tokenizer(sentences: Sequence[str]) -> BertTokenizerFast:
 def load_tokenizer(source: str) -> BertTokenizerFast:
     """Read the tokenizer that belongs to a checkpoint."""
     try:
-        return BertTokenizerFast.from_pretrained(source)
+        tokenizer = BertTokenizerFast.from_pretrained(source)
+        tokenizer("x" * 200)  # too long for a word: without a token for the unknown it fails here and not in the middle
     except Exception as error:
         raise ModelError(f"{source}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+    return tokenizer
 
 
 def longest(tokenizer: BertTokenizerFast, sentences: Sequence[str]) -> int:
@@ -99,7 +101,10 @@ def build(kind: Any, *, source: str | None, config: BertConfig | None, labels: S
 
 def labels_of(source: str, labels: Sequence[str]) -> tuple[str, ...]:
     """The labels of the data in the order that a checkpoint has learnt them in, if it knows them by their names."""
-    names = [str(name) for _, name in sorted(BertConfig.from_pretrained(source).id2label.items())]
+    try:
+        names = [str(name) for _, name in sorted(BertConfig.from_pretrained(source).id2label.items())]
+    except Exception as error:
+        raise ModelError(f"{source}: the configuration cannot be loaded: {_first_line(error)}") from error
     if set(names) == set(labels):
         return tuple(names)
     if len(names) == len(labels) and not all(name.startswith("LABEL_") for name in names):

@@ -64,18 +64,22 @@ def run_example(
     return run
 
 
-# Answers each line of JSON, which is Python that sets ``answer``, with a line of JSON; what the example prints goes to stderr.
+# Answers a line of JSON, which is Python that sets ``answer``, with a line of JSON: its value and the traceback, one of them
+# null. What the example prints goes to stderr.
 _SERVE = f"""
-import json, os, sys
+import json, os, sys, traceback
 answers, sys.stdout = sys.stdout, sys.stderr
 sys.path.append({ROOT!r})
 from examples.bert.__main__ import _ENVIRONMENT
 os.environ.update(_ENVIRONMENT)
 from examples.bert import workload
 for line in sys.stdin:
-    names = {{}}
-    exec(json.loads(line), names)
-    print(json.dumps(names["answer"]), file=answers, flush=True)
+    names, trouble = {{}}, None
+    try:
+        exec(json.loads(line), names)
+    except Exception:
+        trouble = traceback.format_exc()
+    print(json.dumps([names.get("answer"), trouble]), file=answers, flush=True)
 """
 
 
@@ -103,6 +107,8 @@ def inside(
             print(json.dumps(code), file=process.stdin, flush=True)
             line = process.stdout.readline()
             assert line, (folder / "stderr").read_text()
-            return json.loads(line)
+            answer, trouble = json.loads(line)
+            assert trouble is None, trouble
+            return answer
 
         yield inside

@@ -57,7 +57,7 @@ def test_a_folder_without_a_configuration_is_refused(tmp_path):
         resolve(str(tmp_path), environment={})
 
 
-@pytest.mark.parametrize("model", ["./missing", "/missing/folder", "a/b/c", "..", ""])
+@pytest.mark.parametrize("model", ["./missing", "/missing/folder", "a/b/c", "..", "", "/" + "x" * 300, "~nobody.here/model"])
 def test_a_path_that_does_not_exist_is_not_looked_up_on_the_hub(model, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path.parent)
     monkeypatch.setattr(checkpoint, "reachable", lambda endpoint: pytest.fail("asked the network"))

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -177,6 +179,18 @@ def test_an_empty_folder_a_missing_file_one_label_and_an_unknown_label_are_refus
     )
     with pytest.raises(DataError, match=r"dev.tsv:2: expected a label that occurs in training \('0', '1'\), found '2'"):
         load([train, dev, test])
+
+
+def test_a_folder_that_may_not_be_read_and_a_name_that_is_too_long_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(DataError, match=r"expected a readable file.*: File name too long"):
+        load([tmp_path / ("x" * 300)])
+
+    def refuse(folder: Path) -> None:  # a superuser, as tests may be run by, may read every folder
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"expected a readable file.*: Permission denied"):
+        patch.setattr(Path, "iterdir", refuse)
+        load([tmp_path])
 
 
 def test_a_limit_takes_the_first_rows_of_each_file(write):

@@ -25,6 +25,23 @@ answer = [float(Schedule(1.0, steps={steps})(step)) for step in range({steps})]
     assert max(rates) > 0.99 or steps < 1000
 
 
+def test_a_checkpoint_with_an_empty_vocabulary_or_labels_without_numbers_is_refused_with_a_sentence(inside, tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert", "id2label": {"a": "good", "b": "bad"}}')
+    (tmp_path / "vocab.txt").touch()
+    refusals = inside(f"""
+from examples.bert import model
+from examples.bert.checkpoint import ModelError
+answer = []
+for action in (model.load_tokenizer, lambda source: model.labels_of(source, ("0", "1"))):
+    try:
+        action({str(tmp_path)!r})
+    except ModelError as error:
+        answer.append(str(error))
+""")
+    assert "the tokenizer cannot be loaded: WordPiece error: Missing [UNK] token" in refusals[0]
+    assert "the configuration cannot be loaded: invalid literal for int() with base 10: 'a'" in refusals[1]
+
+
 # A model of one table: from a token to the logits of what it stands for.
 TABLE = """
 from types import SimpleNamespace
