@@ -130,10 +130,30 @@ def test_minus_one_for_every_test_label_means_that_they_are_hidden(write, tmp_pa
 def test_missing_splits_are_cut_from_training_and_that_is_said(write):
     path = write("reviews.tsv", HEADER + "".join(f"sentence {n}\t{n % 2}\n" for n in range(40)))
     data, again, other = load([path]), load([path]), load([path], seed=1)
-    assert (len(data.train), len(data.dev), len(data.test)) == (33, 4, 3)
+    assert (len(data.train), len(data.dev), len(data.test)) == (32, 4, 4)
     assert not {row.line for row in data.train} & {row.line for row in data.dev + data.test}
     assert data == again != other
     assert len(data.notes) == 2
+
+
+def test_ten_rows_are_enough_to_cut_both_splits_from_and_nine_are_not(write):
+    rows = [f"sentence {n}\t{n % 2}\n" for n in range(10)]
+    data = load([write("ten.tsv", HEADER + "".join(rows))])
+    assert (len(data.train), len(data.dev), len(data.test)) == (8, 1, 1)
+    with pytest.raises(DataError, match="expected at least 10 rows, to cut a tenth for each missing file, found 9"):
+        load([write("nine.tsv", HEADER + "".join(rows[:9]))])
+
+
+def test_labels_of_one_value_have_one_order_whatever_their_hashes_are(write):
+    ones = ["1".zfill(width) for width in range(1, 9)]
+    table = HEADER + "".join(f"s\t{label}\n" for label in ["2", "0", *ones] * 3)
+    assert load([write("train.tsv", table)]).labels == ("0", *sorted(ones), "2")
+
+
+def test_a_long_sentence_is_read_from_a_table_as_from_json(write):
+    sentence = "word " * 40_000
+    for path in (write("a.tsv", f"{HEADER}{sentence}\t1\n"), write("a.json", f'{{"sentence": "{sentence}", "label": 1}}')):
+        assert read(path)[0].sentence == sentence
 
 
 def test_labels_are_ordered_as_numbers_where_they_are_numbers_and_else_as_words(write):
