@@ -27,9 +27,8 @@ def main(epochs: int = 3, limit: int | None = None) -> None:
     """Fine-tune a tiny BERT on the sentences that come with the example."""
     tf_keras.utils.set_random_seed(0)
     data = load([DATA], limit=limit)
-    sentences = [row.sentence for row in data.train]
-    tokenizer = model.train_tokenizer(sentences)
-    length = model.longest(tokenizer, sentences)
+    tokenizer = model.train_tokenizer([row.sentence for row in data.train])
+    length = model.longest(model.token_counts(tokenizer, [row.sentence for row in data.train + data.test]))
     classifier = model.classifier(
         source=None, config=model.configuration("tiny", vocabulary=len(tokenizer), length=length), labels=data.labels
     )

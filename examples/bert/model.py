@@ -46,10 +46,14 @@ def load_tokenizer(source: str) -> BertTokenizerFast:
     return tokenizer
 
 
-def longest(tokenizer: BertTokenizerFast, sentences: Sequence[str]) -> int:
-    """The most tokens that a sentence needs, markers included; at least 8 and at most ``LONGEST``."""
-    needed = max(len(ids) for ids in tokenizer(list(sentences), verbose=False)["input_ids"])
-    return min(max(needed, 8), LONGEST)
+def token_counts(tokenizer: BertTokenizerFast, sentences: Sequence[str]) -> list[int]:
+    """How many tokens each sentence needs, markers included."""
+    return [len(ids) for ids in tokenizer(list(sentences), verbose=False)["input_ids"]]
+
+
+def longest(counts: Sequence[int]) -> int:
+    """The most tokens that a sentence needs; at least 8 and at most ``LONGEST``."""
+    return min(max(*counts, 8), LONGEST)
 
 
 def encode(tokenizer: BertTokenizerFast, sentences: Sequence[str], *, length: int) -> Arrays:

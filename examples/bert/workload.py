@@ -31,9 +31,9 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
         record: Filled as the run proceeds.
     """
     tf_keras.utils.set_random_seed(options.seed)
-    training_sentences = [row.sentence for row in data.train]
-    tokenizer = model.load_tokenizer(source) if source else model.train_tokenizer(training_sentences)
-    length = options.max_length or model.longest(tokenizer, training_sentences)
+    tokenizer = model.load_tokenizer(source) if source else model.train_tokenizer([row.sentence for row in data.train])
+    counts = model.token_counts(tokenizer, [row.sentence for row in data.train + data.dev + data.test])
+    length = options.max_length or model.longest(counts)
     config = None if source else model.configuration(options.size, vocabulary=len(tokenizer), length=length)
     if source:
         data = dataclasses.replace(data, labels=model.labels_of(source, data.labels))
@@ -44,11 +44,16 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
             f"{source}: expected a tokenizer of at most {classifier.config.vocab_size} tokens, as the weights have, found "
             f"{len(tokenizer)}"
         )
-    if length > classifier.config.max_position_embeddings:
-        raise ModelError(f"--max-length {length}: expected at most {classifier.config.max_position_embeddings} with this model")
+    positions = classifier.config.max_position_embeddings
+    if options.max_length and length > positions:
+        raise ModelError(f"--max-length {length}: expected at most {positions} with this model")
+    length = min(length, positions)
     origin = source or f"{options.size} from scratch"
     say(f"model: {origin}, {classifier.count_params():,} parameters, {length} tokens per sentence")
     say(f"data: {len(data.train)}/{len(data.dev)}/{len(data.test)} sentences, {len(data.labels)} labels")
+
+    if cut := sum(count > length for count in counts):
+        say(f"note: {cut:,} of {len(counts):,} sentences have more than {length} tokens and are cut there (--max-length)")
 
     @measured("bert.encode", unit="sentence", count=lambda arrays: len(arrays["input_ids"]))
     def encoded(rows: Sequence[Row]) -> model.Arrays:

@@ -42,6 +42,47 @@ for action in (model.load_tokenizer, lambda source: model.labels_of(source, ("0"
     assert "the configuration cannot be loaded: invalid literal for int() with base 10: 'a'" in refusals[1]
 
 
+RUN = """
+import contextlib, io
+from examples.bert import model, workload
+from examples.bert.arguments import Options
+from examples.bert.data import Dataset, Row
+from examples.bert.record import Record
+
+train = tuple(Row("a fine film", str(n % 2), n) for n in range(4))
+test = (Row("a fine film " * 10, "0", 1), Row("a fine film " * 60, "1", 2))
+data = Dataset(train, train, test, ("0", "1"))
+
+def told(source=None, max_length=None):
+    options = Options(phases=("infer",), max_length=max_length)
+    with contextlib.redirect_stderr(io.StringIO()) as stderr:
+        try:
+            workload.run(options, data, source, record=Record())
+        except model.ModelError as error:
+            return str(error)
+    return stderr.getvalue()
+"""
+
+
+def test_the_length_is_that_of_the_longest_sentence_of_all_and_what_is_cut_is_said(inside):
+    told = inside(f"{RUN}\nanswer = told()")
+    assert "128 tokens per sentence" in told
+    assert "note: 1 of 10 sentences have more than 128 tokens and are cut there (--max-length)" in told
+
+
+def test_a_checkpoint_of_few_positions_is_run_at_its_length_and_refused_a_longer_one(inside, tmp_path):
+    told, refusal = inside(f"""{RUN}
+tokenizer = model.train_tokenizer(["a fine film"] * 9)
+config = model.configuration("tiny", vocabulary=len(tokenizer), length=8)
+config.max_position_embeddings = 12
+model.save(model.classifier(source=None, config=config, labels=("0", "1")), tokenizer, {str(tmp_path)!r})
+answer = told({str(tmp_path)!r}), told({str(tmp_path)!r}, max_length=13)
+""")
+    assert "12 tokens per sentence" in told
+    assert "note: 2 of 10 sentences have more than 12 tokens and are cut there (--max-length)" in told
+    assert refusal == "--max-length 13: expected at most 12 with this model"
+
+
 # A model of one table: from a token to the logits of what it stands for.
 TABLE = """
 from types import SimpleNamespace
