@@ -154,7 +154,10 @@ class HoldingProcessor(_Base):
     def let_go(self) -> None:
         """Hand on all spans that are still held, as they are."""
         for region in list(self._held.values()):
-            self.release(region, None)
+            try:
+                self.release(region, None)
+            except Exception as error:  # noqa: BLE001, PERF203 - the application's own processor; the next span goes on
+                self._complain(error)
 
     def forsake(self) -> None:
         """In the child of a fork: the spans that are open or held are the parent's, and are exported by it."""
@@ -216,10 +219,45 @@ def _composite(provider: Any) -> Any:
     return composite if isinstance(getattr(composite, "_span_processors", None), tuple) else None
 
 
+class _Standing(HoldingProcessor):
+    """What :func:`attach` puts before the processors that a provider has."""
+
+    def __init__(self, rest: Any, host: SpanHost, before: tuple[SpanProcessor, ...]) -> None:
+        super().__init__(rest, host)
+        self.rest, self.host = rest, host
+        self.before = before
+        """What the provider had, in order."""
+
+
+def _standing(composite: Any) -> list[_Standing]:
+    return [one for one in composite._span_processors if isinstance(one, _Standing)]
+
+
+class _Adding:
+    """In the place of a provider's ``add_span_processor``: what the application adds later stands behind ours, too."""
+
+    def __init__(self, composite: Any) -> None:
+        self._composite, self._patched = composite, "add_span_processor" in vars(composite)
+        self._original = composite.add_span_processor
+
+    def __call__(self, span_processor: SpanProcessor) -> None:
+        standing = _standing(self._composite)
+        add = standing[-1].rest.add_span_processor if standing else self._original
+        add(span_processor)
+
+    def restore(self) -> None:
+        """As it was, unless somebody else has put theirs over it: that still leads here, and on to the original."""
+        if vars(self._composite).get("add_span_processor") is self:
+            del self._composite.add_span_processor
+            if self._patched:
+                self._composite.add_span_processor = self._original
+
+
 def attach(provider: Any, host: SpanHost) -> Callable[[], None] | None:
     """Put a :class:`HoldingProcessor` before all processors that a provider has; return what takes it out again.
 
-    OpenTelemetry has no public way to do that; ``None`` if it cannot be done with this provider.
+    OpenTelemetry has no public way to do that; ``None`` if it cannot be done with this provider. Of several meters the first
+    one puts its energy on the spans; once it has gone, the next.
     """
     composite = _composite(provider)
     if composite is None:
@@ -227,21 +265,37 @@ def attach(provider: Any, host: SpanHost) -> Callable[[], None] | None:
     from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
 
     before = composite._span_processors
+    if not _standing(composite):
+        composite.add_span_processor = _Adding(composite)
     rest: Any = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
-    for processor in before:
-        if not isinstance(processor, HoldingProcessor):  # these hold for themselves
-            rest.add_span_processor(processor)
-    mine = HoldingProcessor(rest, host)
-    composite._span_processors = (mine, *(one for one in before if isinstance(one, HoldingProcessor)))
-    composite.add_span_processor = rest.add_span_processor  # those that the application adds later
+    rest._span_processors = tuple(one for one in before if not isinstance(one, Gate | HoldingProcessor))
+    gates = [one for one in before if isinstance(one, Gate)]  # these stay in front
+    holders = [one for one in before if isinstance(one, HoldingProcessor)]  # and these hold for themselves
+    composite._span_processors = (*gates, _Standing(rest, host, before), *holders)
+    return lambda: _detach(composite, host)
 
-    def detach() -> None:
-        mine.let_go()
-        del composite.add_span_processor
-        others = tuple(one for one in composite._span_processors if one is not mine)
-        composite._span_processors = (*rest._span_processors, *others)
 
-    return detach
+def _detach(composite: Any, host: SpanHost) -> None:
+    """Give what stands behind this host's processors to the next meter's, or back to the provider as it was."""
+    mine = [one for one in _standing(composite) if one.host is host]
+    heir = next((one.host for one in reversed(_standing(composite)) if one.host is not host), None)
+    left: list[Any] = []
+    for one in composite._span_processors:
+        if one not in mine:
+            left.append(one)
+        elif heir is None:
+            left.extend(one.rest._span_processors)
+        elif one.rest._span_processors:
+            left.append(_Standing(one.rest, heir, one.before))
+    if heir is None:
+        before = [processor for one in reversed(mine) for processor in one.before]  # the oldest stands last
+        left.sort(key=lambda one: -1 if isinstance(one, Gate) else before.index(one) if one in before else len(before))
+    composite._span_processors = tuple(left)  # at once, so that no span meets a processor twice or never
+    adding = vars(composite).get("add_span_processor")
+    if heir is None and isinstance(adding, _Adding):
+        adding.restore()
+    for one in mine:
+        one.let_go()
 
 
 class Gate(_Base):

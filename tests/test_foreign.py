@@ -354,6 +354,63 @@ def test_a_processor_that_is_added_after_enrich_gets_the_energy_too_and_stays_af
         assert [span.name for span in late.get_finished_spans()] == ["query", "after"]
 
 
+@pytest.mark.parametrize("first_closed", [0, 1])
+def test_two_meters_that_enrich_one_provider_leave_it_as_it_was_in_whichever_order_they_close(first_closed: int) -> None:
+    clock = FakeClock()
+    early, late = InMemorySpanExporter(), InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+    settings = Settings.load({}, export="otel", enrich=True)
+    meters = [
+        Meter(settings, sources=[SimulatedSource(power_w)], tracer_provider=provider, clock=clock) for power_w in (100.0, 30.0)
+    ]
+    provider.add_span_processor(SimpleSpanProcessor(early))
+    with Meter(Settings.load({}, export="none"), sources=[SimulatedSource(1.0)], clock=clock) as third:
+        provider.add_span_processor(EnergySpanProcessor(SimpleSpanProcessor(InMemorySpanExporter()), third))
+        provider.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+        composite: Any = provider._active_span_processor
+        before, tracer = composite._span_processors, provider.get_tracer("app")
+        for meter in meters:
+            meter.enrich()
+            with meter.measured("begins"):
+                pass
+        added = SimpleSpanProcessor(late)
+        provider.add_span_processor(added)
+
+        def energy_of(name: str) -> list[Any]:
+            with tracer.start_as_current_span(name):
+                clock.advance(1.0)
+            clock.advance(1.0)
+            provider.force_flush()
+            return [of(span) for one in (early, late) for span in one.get_finished_spans() if span.name == name]
+
+        assert energy_of("both") == pytest.approx([100.0, 100.0])
+        meters.pop(first_closed).close()
+        assert energy_of("one") == pytest.approx([(30.0, 100.0)[first_closed]] * 2)
+        meters.pop().close()
+        assert energy_of("none") == [None, None]
+        assert composite._span_processors == (*before, added)
+        assert "add_span_processor" not in vars(composite)
+    provider.shutdown()
+
+
+def test_what_somebody_else_puts_over_a_provider_is_left_alone_and_works_after_we_have_gone() -> None:
+    exporter = InMemorySpanExporter()
+    with app(enrich=True) as here:
+        composite: Any = here.provider._active_span_processor
+        ours, added = composite.add_span_processor, []
+
+        def theirs(span_processor: Any) -> None:
+            added.append(span_processor)
+            ours(span_processor)
+
+        composite.add_span_processor = theirs
+        here.meter.close()
+        here.provider.add_span_processor(SimpleSpanProcessor(exporter))
+        with here.tracer.start_as_current_span("after"):
+            pass
+        assert len(added) == len(exporter.get_finished_spans()) == 1
+
+
 @pytest.mark.parametrize("end", ["force_flush", "shutdown"])
 def test_our_spans_are_ended_before_the_applications_provider_flushes_or_shuts_down(tmp_path: Path, end: str) -> None:
     text = f"""
