@@ -105,7 +105,7 @@ class SimulatedSource:
 
     Args:
         power_w: Watts, a number or a function of the seconds since the source was opened. A function is integrated with the
-            midpoint rule in steps of 1 ms.
+            midpoint rule in steps of 1 ms. Opened again on the same clock the device goes on; on another one it starts anew.
         type: ``gpu``, ``cpu``, ``memory``.
         id: The channel's id.
         tick_s: How often the counter is refreshed; ``0.0`` makes it exact at each reading. A tick above zero is not told to
@@ -164,7 +164,8 @@ class SimulatedSource:
         """Start the device."""
         if self._fail_open is not None:
             raise self._fail_open
-        if self._clock is None:
+        # Not the objects: each meter has a SystemClock of its own, and they all tell one time.
+        if self._clock is None or self._clock.now_ns != clock.now_ns:
             self._clock, self._opened_ns = clock, clock.now_ns()
         self.closed = False
         return [self.channel]
@@ -223,6 +224,10 @@ class Captured(Sequence[Measurement]):
         self.meter.flush()
         return self.all[index]
 
+    def __iter__(self) -> Iterator[Measurement]:
+        self.meter.flush()
+        return iter(self.all.copy())
+
     def __len__(self) -> int:
         self.meter.flush()
         return len(self.all)
@@ -247,24 +252,27 @@ def capture(
     is listened to instead and nothing is replaced.
     """
     if meter is not None:
-        captured = Captured(meter)
-        meter.listeners.append(captured.all.append)
-        try:
+        with _listening(meter) as captured:
             yield captured
-            meter.flush()
-        finally:
-            meter.listeners.remove(captured.all.append)
         return
     chosen = list(sources) if sources is not None else [SimulatedSource(power_w)]
     default = _meters.default_meter()
-    with default.replaced(Settings.load(sources=chosen, export="none", disabled=False), clock):
-        captured = Captured(default)
-        default.listeners.append(captured.all.append)
+    settings = Settings.load(sources=chosen, export="none", disabled=False)
+    with default.replaced(settings, clock), _listening(default) as captured:
+        yield captured
+
+
+@contextmanager
+def _listening(meter: Meter) -> Iterator[Captured]:
+    captured = Captured(meter)
+    meter.listeners.append(captured.all.append)
+    try:
+        yield captured
+    finally:
         try:
-            yield captured
-            default.flush()
+            meter.flush()
         finally:
-            default.listeners.remove(captured.all.append)
+            meter.listeners.remove(captured.all.append)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 import impactsdk
-from impactsdk import measured
+from impactsdk import Meter, Settings, measured
 from impactsdk.testing import FakeClock, SimulatedSource, capture, wait_until
 from tests.kit import bench
 
@@ -80,6 +80,20 @@ def test_a_capture_is_undone_when_the_test_fails() -> None:
     assert not default.listeners
 
 
+def test_what_ended_before_a_test_failed_is_captured_and_its_error_comes_out_as_it_was() -> None:
+    error = ZeroDivisionError("in the test")
+    with bench() as here:
+        for meter in (None, here.meter):
+            with pytest.raises(ZeroDivisionError) as caught, capture(meter=meter) as measurements:
+                with (here.measured if meter else measured)("x"):
+                    pass
+                raise error
+            assert caught.value is error
+            assert error.__cause__ is error.__context__ is None
+            assert [measurement.name for measurement in measurements.all] == ["x"]
+        assert not here.meter.listeners
+
+
 def test_a_capture_works_where_the_environment_switches_everything_off() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_SDK_DISABLED", "true")
@@ -101,6 +115,22 @@ def test_captured_measurements_are_a_sequence() -> None:
         assert len(measurements[1:3]) == 2
         with pytest.raises(IndexError):
             measurements[4]
+
+
+def test_looking_through_what_was_captured_waits_once() -> None:
+    waits = []
+
+    class Counting(Meter):
+        def flush(self, timeout_s: float = 5.0) -> bool:
+            waits.append(timeout_s)
+            return super().flush(timeout_s)
+
+    with Counting(Settings.load({}, export="none"), sources=[SimulatedSource(1.0)]) as meter, capture(meter=meter) as found:
+        for _ in range(3):
+            with meter.measured("x"):
+                pass
+        assert len(found.named("x")) == 3
+        assert len(waits) == 1
 
 
 def test_another_meter_can_be_listened_to() -> None:
@@ -144,6 +174,31 @@ def test_the_truth_of_a_simulated_source_is_known() -> None:
     assert source.true_energy_j(start_ns, clock.now_ns()) == pytest.approx(truth, rel=1e-4)
     (reading,) = source.read()
     assert reading.energy_j == pytest.approx(truth, rel=1e-4)
+
+
+def test_a_simulated_source_starts_anew_on_another_clock_and_goes_on_with_the_same() -> None:
+    source = SimulatedSource(lambda second: 10.0 * second)
+    for clock in (FakeClock(), FakeClock(5.0)):
+        with capture(sources=[source], clock=clock) as measurements:
+            with measured("x"):
+                clock.advance(2.0)
+            clock.advance(1.0)
+            assert measurements[0].energy_j == pytest.approx(20.0)
+    with capture(sources=[source], clock=clock) as measurements:
+        with measured("x"):
+            clock.advance(1.0)
+        clock.advance(1.0)
+        assert measurements[0].energy_j == pytest.approx(35.0)
+
+
+def test_a_simulated_source_that_two_meters_share_goes_on_when_the_second_opens_it() -> None:
+    source = SimulatedSource(100.0)
+    with bench(sources=[source]) as here, here.measured("x"):  # each meter has a system clock of its own
+        (before,) = source.read()
+        with capture(sources=[source]):
+            work()
+        (after,) = source.read()
+        assert after.energy_j > before.energy_j > 0.0
 
 
 def test_a_simulated_counter_moves_in_ticks() -> None:
