@@ -7,6 +7,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from opentelemetry.trace import NonRecordingSpan
+
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.entry import Tally
 from impactsdk.energy.ledger import Ledger
@@ -162,7 +164,8 @@ class Accounts:
             high_j = high if math.isfinite(high) else None
             self_high_j = self_high if math.isfinite(self_high) else None
         span = region.span
-        context: Any = None if span is None else span.get_span_context()
+        # One that is not recorded has an id nevertheless, its own or even its parent's.
+        context: Any = None if span is None or isinstance(span, NonRecordingSpan) else span.get_span_context()
         units = region.units
         nature = self.nature if known else None
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)

@@ -153,6 +153,13 @@ def test_sampling_changes_no_total(sampler: Sampler) -> None:
             assert here.all_spans == ()
 
 
+def test_a_measurement_names_no_span_that_was_not_recorded() -> None:
+    with bench(sampler=ALWAYS_OFF) as here:
+        with here.tracer.start_as_current_span("of the application"), here.measured("x") as region:
+            pass
+        assert (region.result().trace_id, region.result().span_id) == (None, None)
+
+
 def test_the_user_may_write_on_the_current_span_and_even_end_it(caplog: pytest.LogCaptureFixture) -> None:
     with bench() as here:
         with here.measured("x"):
