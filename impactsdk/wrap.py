@@ -92,6 +92,7 @@ class Measured(Region):
         called: Any = function
         while isinstance(called, functools.partial):
             called = called.func
+        coroutine = _gives_a_coroutine(called)  # asked of the object: it may be marked as such
         if not inspect.isroutine(called):
             called = type(called).__call__
         if inspect.isasyncgenfunction(called):
@@ -100,7 +101,7 @@ class Measured(Region):
             return cast("Callable[P, R]", _generator_coroutine(spec, cast(Any, function)))
         if inspect.isgeneratorfunction(called):
             return cast("Callable[P, R]", _generator(spec, cast(Any, function)))
-        if inspect.iscoroutinefunction(called):
+        if coroutine or inspect.iscoroutinefunction(called):
             return cast("Callable[P, R]", _coroutine(spec, cast(Any, function)))
         return _plain(spec, function)
 
@@ -150,6 +151,12 @@ _BLOCKS: dict[tuple[bool, bool], type[Measured]] = {
 def block(spec: Spec) -> Measured:
     """A block, or a decorator, that was told ``spec``."""
     return new_region(_BLOCKS[spec.span, spec.sync] if spec.name else _Unnamed, spec)
+
+
+def _gives_a_coroutine(called: Any) -> bool:
+    # Before inspect.markcoroutinefunction came with Python 3.12, frameworks marked with a sign of asyncio's.
+    sign = getattr(sys.modules.get("asyncio.coroutines"), "_is_coroutine", None)
+    return inspect.iscoroutinefunction(called) or (sign is not None and getattr(called, "_is_coroutine", None) is sign)
 
 
 def _named(spec: Spec, function: Callable[..., Any]) -> Spec:

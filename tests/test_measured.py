@@ -6,10 +6,12 @@ import asyncio
 import functools
 import inspect
 import pickle
+import sys
 import threading
 import types
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from opentelemetry import trace
@@ -148,6 +150,31 @@ def test_a_partial_and_a_callable_object_are_measured() -> None:
         f"{__name__}.CallsCoroutine",
         f"{__name__}.CallsCoroutine.__call__",
     ]
+
+
+def test_a_callable_object_that_says_it_is_a_coroutine_function_is_one() -> None:
+    class View:
+        def __call__(self, number: int) -> Any:
+            async def doubled() -> int:
+                await asyncio.sleep(0.02)
+                return 2 * number
+
+            return doubled()
+
+    mock = AsyncMock(return_value=2)
+    functions: list[Any] = [mock, functools.partial(mock)]
+    if sys.version_info >= (3, 12):
+        functions += [inspect.markcoroutinefunction(View()), inspect.markcoroutinefunction(lambda number: View()(number))]
+    else:
+        functions.append(View())
+        functions[-1]._is_coroutine = asyncio.coroutines._is_coroutine  # as frameworks do there
+    for function in functions:
+        with capture() as measurements:
+            decorated = measured("x", count=lambda result: result)(function)
+            assert inspect.iscoroutinefunction(decorated)
+            assert asyncio.run(decorated(1)) == 2
+            assert measurements[0].units == 2
+            assert isinstance(function, AsyncMock | functools.partial) or measurements[0].duration_s > 0.015
 
 
 def test_a_builtin_and_a_lambda_are_measured() -> None:
