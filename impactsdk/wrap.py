@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import numbers
 import sys
 import types
 from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequence
@@ -55,15 +56,31 @@ def _check_name(name: object) -> None:
 def _checked_attributes(attributes: object) -> Mapping[str, Any]:
     if not isinstance(attributes, Mapping):
         raise ConfigurationError(f"attributes must be a mapping, not {type(attributes).__name__}")
+    kept = {}
     for key, value in attributes.items():
         if not isinstance(key, str) or not key:
             raise ConfigurationError(f"an attribute's name must be text that is not empty, not {key!r}")
-        values = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
-        if not all(isinstance(item, str | bool | int | float) for item in values):
+        try:
+            several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+            kept[key] = tuple(_plain_value(item) for item in value) if several else _plain_value(value)
+        except (TypeError, OverflowError):
             raise ConfigurationError(
                 f"attribute {key!r} must be text, a number, a boolean or a sequence of them, not {value!r}"
-            )
-    return dict(attributes)
+            ) from None
+    return kept
+
+
+def _plain_value(value: Any) -> str | bool | int | float:
+    """As OpenTelemetry takes it: numpy's numbers are none to it."""
+    if isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if isinstance(value, getattr(sys.modules.get("numpy"), "bool_", ())):
+        return bool(value)
+    raise TypeError
 
 
 class Measured(Region):

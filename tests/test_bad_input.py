@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -46,6 +47,8 @@ def test_any_printable_name_is_kept_as_it_is(name: str) -> None:
         ({"attributes": {"a": {"b": 1}}}, "'a' must be text"),
         ({"attributes": {"a": [1, None]}}, "'a' must be text"),
         ({"attributes": {"a": b"x"}}, "'a' must be text"),
+        ({"attributes": {"a": 1j}}, "'a' must be text"),
+        ({"attributes": {"a": Fraction(10) ** 400}}, "'a' must be text"),
     ],
 )
 def test_an_argument_that_cannot_be_used_is_refused(arguments: dict[str, Any], message: str) -> None:
@@ -88,14 +91,35 @@ def test_attributes_of_every_usable_kind_arrive() -> None:
         assert {"text": "a", "flag": True, "integer": 3, "number": 0.5}.items() <= found.items()
 
 
+def test_numbers_of_numpy_and_fractions_are_attributes_too() -> None:
+    numpy = pytest.importorskip("numpy")
+    given = {
+        "epoch": numpy.int64(3),
+        "loss": numpy.float32(0.5),
+        "best": numpy.bool_(True),
+        "shape": [numpy.int32(2), 4],
+        "half": Fraction(1, 2),
+    }
+    with bench() as here:
+        with here.measured("x", attributes=given):
+            pass
+        found = {name: value for name, value in attributes(here.spans["x"]).items() if name in given}
+    assert found == {"epoch": 3, "loss": 0.5, "best": True, "shape": (2, 4), "half": 0.5}
+    assert [type(value) for value in found.values()] == [int, float, bool, tuple, float]
+    assert {type(item) for item in found["shape"]} == {int}
+
+
 def test_attributes_are_taken_as_they_were() -> None:
-    given = {"epoch": 1}
+    shape = [1, 2]
+    given = {"epoch": 1, "shape": shape}
     with bench() as here:
         block = here.measured("x", attributes=given)
         given["epoch"] = 2
+        shape.append(3)
         with block:
             pass
-        assert attributes(here.spans["x"])["epoch"] == 1
+        found = attributes(here.spans["x"])
+        assert (found["epoch"], found["shape"]) == (1, (1, 2))
 
 
 def test_what_is_passed_to_a_function_is_not_recorded() -> None:
