@@ -18,7 +18,7 @@ from impactsdk.errors import ConfigurationError, DegradedWarning
 from impactsdk.idle import OFF, OffSession
 from impactsdk.model import Measurement, Totals
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
-from impactsdk.recorder import Spec
+from impactsdk.recorder import Spec, checked_timeout_s
 from impactsdk.settings import Settings
 from impactsdk.terminal import say
 from impactsdk.wrap import Measured, MeasuredSpan, block, checked_spec
@@ -273,8 +273,11 @@ class Meter:
         return session.snapshot().totals if _runs(session) else self._last_totals
 
     def flush(self, timeout_s: float = 5.0) -> bool:
-        """Wait until all that has ended is settled and handed on; say whether that was reached in time."""
-        session = self.session
+        """Wait until all that has ended is settled and handed on; say whether that was reached in time.
+
+        Here as in :meth:`close` a negative ``timeout_s`` is 0, and one that is no number a :class:`ConfigurationError`.
+        """
+        session, timeout_s = self.session, checked_timeout_s(timeout_s)
         return session.flush(timeout_s) if _runs(session) else True
 
     def close(self, timeout_s: float | None = None) -> bool:
@@ -282,7 +285,7 @@ class Meter:
 
         Regions that are entered afterwards measure nothing.
         """
-        wait_s = timeout_s
+        wait_s = timeout_s = None if timeout_s is None else checked_timeout_s(timeout_s)
         if wait_s is None:
             wait_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
         session = self.session
@@ -431,10 +434,16 @@ def configure(**settings: Any) -> Meter:
 
 
 def flush(timeout_s: float = 5.0) -> bool:
-    """Wait until all that has ended is settled and handed on, at most ``timeout_s`` seconds; say whether it is."""
+    """Wait until all that has ended is settled and handed on, at most ``timeout_s`` seconds; say whether it is.
+
+    As :meth:`Meter.flush`.
+    """
     return _default.flush(timeout_s)
 
 
 def shutdown(timeout_s: float | None = None) -> bool:
-    """Close the default meter: settle, write, let go. Regions afterwards measure nothing until :func:`configure`."""
+    """Close the default meter: settle, write, let go. Regions afterwards measure nothing until :func:`configure`.
+
+    As :meth:`Meter.close`.
+    """
     return _default.close(timeout_s)

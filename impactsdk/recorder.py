@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from impactsdk.errors import ConfigurationError
 from impactsdk.model import Measurement
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
-__all__ = ["Host", "Recorder", "Spec"]
+__all__ = ["Host", "Recorder", "Spec", "checked_timeout_s"]
+
+
+def checked_timeout_s(timeout_s: float) -> float:
+    """How long to wait; 0 where it is negative, as what is left until a deadline may be. An error if it is no number."""
+    try:
+        value = math.nan if isinstance(timeout_s, str | bytes) else float(timeout_s)
+    except (TypeError, ValueError, OverflowError):
+        value = math.nan
+    if math.isnan(value):
+        raise ConfigurationError(f"timeout_s={timeout_s!r}: expected a number of seconds")
+    return max(0.0, value)
 
 
 class Recorder:

@@ -16,7 +16,7 @@ from opentelemetry.trace import get_current_span
 
 from impactsdk.errors import ConfigurationError, RegionError
 from impactsdk.model import Measurement
-from impactsdk.recorder import Recorder, Spec
+from impactsdk.recorder import Recorder, Spec, checked_timeout_s
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -127,7 +127,8 @@ class Region:
 
         Raises:
             RegionError: The region is still open or was never entered, or was opened in another process.
-            SettleTimeoutError: No covering reading came within ``timeout_s`` seconds.
+            SettleTimeoutError: No covering reading came within ``timeout_s`` seconds (0 if negative).
+            ConfigurationError: ``timeout_s`` is no number.
         """
         if self.recorder is None:
             raise RegionError(f"{self.name!r} was never entered: there is nothing to tell")
@@ -137,7 +138,7 @@ class Region:
             return measurement
         if self.exit_ns is None:
             raise RegionError(f"{self.name!r} is still open: its energy is known only after the block; ask then")
-        return self.recorder.wait_for(self, timeout_s)
+        return self.recorder.wait_for(self, checked_timeout_s(timeout_s))
 
     # --- entering and leaving: every instruction here is paid by the caller ------------------------------------------------
 

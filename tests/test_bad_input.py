@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
 
@@ -139,6 +140,33 @@ def test_a_mistake_in_a_call_is_pythons_own() -> None:
             function()  # type: ignore[call-arg]
         assert impactsdk.current() is None
         assert len(measurements) == 1
+
+
+def _waiting(region: Any, meter: Any) -> list[Callable[[Any], Any]]:
+    return [region.result, meter.flush, meter.close, impactsdk.flush, impactsdk.shutdown]
+
+
+@pytest.mark.parametrize("timeout_s", [math.nan, "5", [], object()])
+def test_a_time_to_wait_that_is_no_number_is_refused_wherever_one_is_taken(timeout_s: Any) -> None:
+    with bench() as here:
+        with here.measured("x") as region:
+            pass
+        for wait in _waiting(region, here.meter):
+            with pytest.raises(ConfigurationError, match="expected a number of seconds"):
+                wait(timeout_s)
+        with pytest.raises(ConfigurationError, match="timeout_s=None"):
+            impactsdk.flush(None)  # type: ignore[arg-type]
+        assert here.totals().operations["x"].count == 1
+
+
+@pytest.mark.parametrize("timeout_s", [-2, -math.inf, math.inf])
+def test_what_is_left_until_a_deadline_may_be_negative_and_that_is_no_error(timeout_s: float) -> None:
+    with bench() as here:
+        with here.measured("x") as region:
+            pass
+        assert here.meter.flush()
+        for wait in _waiting(region, here.meter):
+            wait(timeout_s)
 
 
 @pytest.mark.parametrize(
