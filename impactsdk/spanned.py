@@ -135,6 +135,7 @@ class SpanRegion(Region):
         try:
             span.set_attribute(ERROR_TYPE, type(error).__qualname__)
             if isinstance(error, Exception) and span.is_recording():
+                span.set_status(Status(StatusCode.ERROR, type(error).__name__))  # now: the error's own text may fail
                 span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
                 span.record_exception(error)
         except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it

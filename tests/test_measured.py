@@ -307,6 +307,20 @@ def test_an_exception_is_recorded_with_its_status() -> None:
         assert "error.type" not in attributes(here.spans["y"])
 
 
+def test_an_exception_that_cannot_tell_its_text_is_an_error_on_the_span_nevertheless() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no words")
+
+    error = MuteError()
+    with bench() as here:
+        with pytest.warns(UserWarning, match="could not be recorded"), pytest.raises(MuteError) as caught, here.measured("x"):
+            raise error
+        assert caught.value is error
+        span = here.spans["x"]
+        assert (span.status.status_code, span.status.description) == (trace.StatusCode.ERROR, "MuteError")
+
+
 # --- blocks ------------------------------------------------------------------------------------------------------------------
 
 
