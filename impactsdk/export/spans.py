@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Any
 
+from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import Span
 
 from impactsdk import semconv
@@ -34,32 +36,32 @@ def _told(factors: tuple[Factor, ...]) -> str | None:
 
 
 def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dict[str, Any]:
-    """The ``impact.*`` attributes of one span; what is unknown is left out."""
+    """The ``impact.*`` attributes of one span, the most important ones first; what is unknown is left out."""
     duration_s, self_j = measurement.duration_s, measurement.energy_j
     own = measurement.self_impact
     carbon_low_g, carbon_high_g = own.intervals.get("carbon_g", (None, None))
     values: dict[str, Any] = {
-        semconv.OPERATION: measurement.name,
         semconv.ENERGY_SELF: measurement.self_energy_j,
+        semconv.OPERATION: measurement.name,
         semconv.ENERGY_SELF_LOW: measurement.self_energy_low_j,
         semconv.ENERGY_SELF_HIGH: measurement.self_energy_high_j,
+        semconv.QUALITY: measurement.quality,
         semconv.ENERGY_INCLUSIVE: measurement.energy_j,
         semconv.ENERGY_INCLUSIVE_LOW: measurement.energy_low_j,
         semconv.ENERGY_INCLUSIVE_HIGH: measurement.energy_high_j,
+        semconv.NATURE: measurement.nature,
+        semconv.METHOD: measurement.method,
+        semconv.BOUNDARY: measurement.boundary,
+        semconv.COVERAGE: measurement.coverage,
+        semconv.FUNCTIONAL_UNIT_NAME: measurement.unit,
+        semconv.FUNCTIONAL_UNIT_COUNT: measurement.units,
         semconv.ENERGY_PER_UNIT: measurement.energy_j / measurement.units
         if measurement.energy_j is not None and measurement.units
         else None,
         semconv.POWER_MEAN: None if self_j is None or duration_s <= 0 else self_j / duration_s,
-        semconv.COVERAGE: measurement.coverage,
-        semconv.QUALITY: measurement.quality,
-        semconv.NATURE: measurement.nature,
-        semconv.METHOD: measurement.method,
-        semconv.BOUNDARY: measurement.boundary,
         semconv.COMPLETENESS: own.completeness or "operational",
         semconv.ATTRIBUTION: measurement.attribution,
         semconv.HW_SCOPE: measurement.scope,
-        semconv.FUNCTIONAL_UNIT_NAME: measurement.unit,
-        semconv.FUNCTIONAL_UNIT_COUNT: measurement.units,
         semconv.SYNC: measurement.synced,
         semconv.INTERRUPTED: True if interrupted else None,
         semconv.DURATION_SELF: measurement.self_duration_s,
@@ -85,5 +87,15 @@ def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dic
 def end_span(span: Span, measurement: Measurement, end_unix_ns: int, *, interrupted: bool = False) -> None:
     """Put the energy on a span that left its context a moment ago, and end it at its true end."""
     if span.is_recording():
-        span.set_attributes(attributes_of(measurement, interrupted=interrupted))
+        span.set_attributes(_fitting(attributes_of(measurement, interrupted=interrupted), span))
     span.end(end_time=end_unix_ns)
+
+
+def _fitting(ours: dict[str, Any], span: Span) -> dict[str, Any]:
+    """Those of ours that a span has room for: beyond its limit each would push out one of the user's."""
+    theirs = getattr(span, "_attributes", None)  # not public
+    if not isinstance(theirs, BoundedAttributes) or theirs.maxlen is None or len(theirs) + len(ours) <= theirs.maxlen:
+        return ours
+    room = max(0, theirs.maxlen - len(theirs))
+    theirs.dropped += len(ours) - room
+    return dict(islice(ours.items(), room))

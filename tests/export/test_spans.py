@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -230,10 +232,35 @@ def test_a_processor_that_is_slow_holds_up_no_caller() -> None:
         assert meter.totals().operations["x"].count == 11
 
 
-def test_more_than_the_limit_of_attributes_does_not_push_ours_out_of_the_totals() -> None:
-    with bench() as here:
-        with here.measured("x", attributes={f"key {number}": number for number in range(200)}) as region:
-            pass
+@contextmanager
+def limit_of_attributes(limit: str) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", limit)
+        yield
+
+
+@pytest.mark.parametrize(("given", "ours"), [(3, 13), (15, 1), (16, 0), (40, 0)])
+def test_where_a_span_has_a_limit_of_attributes_ours_push_out_none_of_the_users(
+    given: int, ours: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    theirs = {f"key {number}": number for number in range(given)}
+    with limit_of_attributes("16"), bench() as here:
+        with here.measured("x", attributes=theirs) as region:
+            caplog.clear()  # what the SDK says of more than 16 of the user's own
         assert here.totals().operations["x"].count == 1
-        assert "impact.energy.self" in attributes(here.spans["x"])
+        span = here.spans["x"]
+        found = attributes(span)
+        assert {name for name in found if name.startswith("key ")} == set(list(theirs)[-16:])
+        assert len(found) == min(given, 16) + ours
+        assert ("impact.energy.self" in found) is (ours > 0)
+        assert {"impact.quality", "impact.energy.inclusive_high"} <= found.keys() or ours < 13
+        assert span.dropped_attributes > max(0, given - 16)
+        assert not caplog.records
         assert region.result().energy_j is not None
+
+
+def test_a_span_without_a_limit_takes_all_of_ours() -> None:
+    with limit_of_attributes(""), bench() as here:
+        with here.measured("x", attributes={"theirs": 1}):
+            pass
+        assert {"theirs", "impact.energy.self", "impact.energy.gpu"} <= attributes(here.spans["x"]).keys()
