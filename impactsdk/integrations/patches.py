@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import importlib.util
 import sys
@@ -40,22 +41,32 @@ class Patches:
     def wrap(self, owner: type, name: str, begin: Begin) -> None:
         """Have ``begin`` called before each call of a method, in the class that defines it, and ``Call.finish`` after it.
 
-        What fails in either is logged; the method is called all the same. A method that is patched stays as it is.
+        What fails in either is logged; the method is called all the same. A method that is patched stays as it is. One that is
+        there only for some objects (scikit-learn's ``available_if``) stays so: it is its function that is wrapped.
         """
         defines = next((cls for cls in owner.__mro__ if name in cls.__dict__), None)
         original = None if defines is None else defines.__dict__[name]
-        if not isinstance(original, types.FunctionType) or hasattr(original, "_impactsdk_patch"):
+        function = original if isinstance(original, types.FunctionType) else getattr(original, "fn", None)
+        if not isinstance(function, types.FunctionType) or hasattr(function, "_impactsdk_patch"):
             return
         assert defines is not None
+        wrapper = self._around(function, begin)
+        patch: Any = wrapper if function is original else copy.copy(original)
+        if function is not original:
+            patch.fn = wrapper
+        setattr(defines, name, patch)
+        self._made.append((defines, name, original, patch))
+
+    def _around(self, function: Callable[..., Any], begin: Begin) -> Callable[..., Any]:
         guarded = harmless(begin)
 
-        @functools.wraps(original)
+        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             call = guarded(args, kwargs) if self._active else None
             if call is None:
-                return original(*args, **kwargs)
+                return function(*args, **kwargs)
             try:
-                result = original(*call.args, **call.kwargs)
+                result = function(*call.args, **call.kwargs)
             except BaseException as error:
                 call.finish(None, error)
                 raise
@@ -63,14 +74,13 @@ class Patches:
             return result
 
         wrapper._impactsdk_patch = self  # type: ignore[attr-defined]
-        setattr(defines, name, wrapper)
-        self._made.append((defines, name, original, wrapper))
+        return wrapper
 
     def undo(self) -> None:
         """Put the originals back. Where somebody has wrapped ours meanwhile, it stays beneath theirs and does nothing."""
         self._active = False
-        for owner, name, original, wrapper in reversed(self._made):
-            if owner.__dict__.get(name) is wrapper:
+        for owner, name, original, patch in reversed(self._made):
+            if owner.__dict__.get(name) is patch:
                 setattr(owner, name, original)
         self._made.clear()
 

@@ -272,6 +272,48 @@ def test_of_estimators_only_the_outermost_call_has_a_span(tmp_path: Path) -> Non
     assert found == ["[('sklearn.Regression.fit', 5.0), ('sklearn.Regression.predict', 4.0), ('sklearn.Search.fit', 3.0)]"]
 
 
+def test_a_method_that_only_some_estimators_have_is_measured_and_stays_theirs_alone(tmp_path: Path) -> None:
+    found = run(
+        """
+        from sklearn.linear_model import Pipeline, Regression, Search
+        original = Pipeline.__dict__["predict"]
+        instrumentor._instrument()
+        with capture() as got:
+            print(Pipeline(Regression()).predict(rows(4)), told(got))
+        print(hasattr(Pipeline(Regression()), "predict"), hasattr(Pipeline(Search()), "predict"))
+        instrumentor._uninstrument()
+        print(Pipeline.__dict__["predict"] is original)
+        """,
+        tmp_path,
+    )
+    assert found == ["[0, 0, 0, 0] [('sklearn.Pipeline.predict', 4.0)]", "True False", "True"]
+
+
+@needs("sklearn", "numpy")
+def test_the_outermost_call_of_the_real_scikit_learn_has_the_span(tmp_path: Path) -> None:
+    found = run(
+        """
+        instrumentor._instrument()
+        import numpy as np
+        from sklearn.linear_model import LogisticRegression, SGDClassifier
+        from sklearn.model_selection import GridSearchCV
+        from sklearn.pipeline import make_pipeline
+        x = np.random.default_rng(0).normal(size=(40, 3))
+        y = (x[:, 0] > 0).astype(int)
+        with capture() as got:
+            make_pipeline(LogisticRegression()).fit(x, y).predict(x)
+            GridSearchCV(LogisticRegression(), {"C": [1, 2]}, cv=2).fit(x, y).predict(x[:9])
+            SGDClassifier(loss="log_loss").fit(x, y).predict_proba(x[:5])
+            print([(each.name.removeprefix("sklearn."), each.units) for each in got])
+        print(hasattr(SGDClassifier(), "predict_proba"), hasattr(SGDClassifier(loss="log_loss"), "predict_proba"))
+        """,
+        tmp_path,
+        python_path="",
+    )
+    told = [("Pipeline.fit", 40.0), ("Pipeline.predict", 40.0), ("GridSearchCV.fit", 40.0), ("GridSearchCV.predict", 9.0)]
+    assert found == [str([*told, ("SGDClassifier.fit", 40.0), ("SGDClassifier.predict_proba", 5.0)]), "False True"]
+
+
 def test_nothing_is_imported_for_it(tmp_path: Path) -> None:
     found = run(
         """

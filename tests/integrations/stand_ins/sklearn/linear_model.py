@@ -2,7 +2,7 @@
 
 from multiprocessing.pool import ThreadPool
 
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, available_if
 
 
 class Regression(ClassifierMixin, BaseEstimator):
@@ -22,3 +22,15 @@ class Search(BaseEstimator):
         with ThreadPool(2) as pool:
             pool.map(lambda _: Regression().fit(X), range(4))
         return self
+
+
+class Pipeline(BaseEstimator):
+    """Asks the last of its estimators, if that one can answer."""
+
+    def __init__(self, last):
+        self.last = last
+
+    @available_if(lambda self: hasattr(self.last, "predict"))
+    def predict(self, X):  # noqa: N803 - as in scikit-learn
+        """Answer."""
+        return self.last.predict(X)
