@@ -10,7 +10,7 @@ from typing import Any
 
 from impactsdk.integrations.loggers import ENERGY, scalars
 from impactsdk.integrations.patches import Call, Patches
-from impactsdk.integrations.running import Closing, Running, harmless, owner_of, put_first, size_of
+from impactsdk.integrations.running import Closing, Running, calls, harmless, owner_of, put_first, size_of
 
 __all__ = ["ImpactCallback", "instrument"]
 
@@ -35,6 +35,9 @@ class ImpactCallback(Closing):
     The samples of an epoch are read from the mean of the loss, which counts them; where a model has a ``train_step`` of its
     own they are known only with ``batch_size``. A step lasts from its begin to the next one's: a hook at its end would make
     Keras 3 wait for the device after each step.
+
+    Another callback may hand the same object to ``evaluate`` or ``predict`` while ``fit`` runs with it: their spans are then
+    inside that of ``fit``.
 
     When ``fit`` raises, Keras tells no callback. The regions are then left when Keras lets go of its list, at the callback's
     next use, at :meth:`close`, or at the end of ``with ImpactCallback() as callback:``, whichever comes first.
@@ -62,8 +65,11 @@ class ImpactCallback(Closing):
         self._owner: Callable[[], Any] = _nothing
         self._logged: set[str] = set()
         self._given: int | None = None
+        self._of_fit: tuple[Any, dict[str, Any]] = (None, {})
         self._trained: float | None = None
-        self._counted, self._step_at = 0, 0
+        self._counted, self._step_at = 0.0, 0
+        self._unseen: float | None = 0.0
+        """The samples of this epoch that the metrics no longer show, less those of others that they do."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):
@@ -104,13 +110,15 @@ class ImpactCallback(Closing):
         """Open the span of ``fit``."""
         self._begin("fit")
         self._logged.clear()
+        self._of_fit = (self.model, self.params)
 
     @harmless
     def on_epoch_begin(self, epoch: int, logs: object = None) -> None:
         """Open the span of an epoch."""
-        self._running.leave("epoch")
+        for kind in ("epoch", "evaluate", "predict"):  # that raised, inside of a callback that went on
+            self._running.leave(kind)
         self._running.enter("epoch", f"{self.name}.epoch", unit=self.unit, attributes={"epoch": epoch + 1})
-        self._trained, self._counted = None, 0
+        self._trained, self._counted, self._unseen = None, 0.0, 0.0
 
     @harmless
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
@@ -126,21 +134,25 @@ class ImpactCallback(Closing):
 
     @harmless
     def on_test_begin(self, logs: object = None) -> None:
-        """Open the span of an evaluation; inside ``fit`` it belongs to the epoch."""
-        if "epoch" in self._running and owner_of(self) is self._owner():
-            self._end_steps()  # now: Keras is about to reset what counts the samples
-            self._running.enter("evaluate", f"{self.name}.evaluate", unit=self.unit)
-        else:
+        """Open the span of an evaluation; inside ``fit`` it belongs to the epoch, or to what comes between two."""
+        if not self.inside_fit(owner_of(self)):
             self._begin("evaluate")
+            return
+        if "epoch" in self._running:
+            self._end_steps()  # now: Keras is about to reset what counts the samples
+            self._unseen = None
+        self._running.enter("evaluate", f"{self.name}.evaluate", unit=self.unit)
 
     @harmless
     def on_test_end(self, logs: object = None) -> None:
         """Close the span of an evaluation."""
         try:
-            alone = None if "epoch" in self._running else self._given
-            self._running.add_units("evaluate", self._seen("test_step") or alone)
+            alone = None if "fit" in self._running else self._given
+            self._running.add_units("evaluate", self._seen("test_step", self.model) or alone)
         finally:
             self._running.leave("evaluate")
+            self._back_to_fit()
+        self._unseen = (self._trained or 0.0) - (self._seen("train_step", self.model) or 0.0)
 
     @harmless
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -166,7 +178,10 @@ class ImpactCallback(Closing):
     @harmless
     def on_predict_begin(self, logs: object = None) -> None:
         """Open the span of a prediction."""
-        self._begin("predict")
+        if self.inside_fit(owner_of(self)):
+            self._running.enter("predict", f"{self.name}.predict", unit=self.unit)
+        else:
+            self._begin("predict")
 
     @harmless
     def on_predict_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -177,8 +192,19 @@ class ImpactCallback(Closing):
     def on_predict_end(self, logs: object = None) -> None:
         """Close the span of a prediction."""
         self._running.leave("predict")
+        self._back_to_fit()
 
     # --- how ---------------------------------------------------------------------------------------------------------------
+
+    def inside_fit(self, owner: object) -> bool:
+        """Whether what ``owner``, a list of callbacks, begins is inside of a ``fit`` that runs with this callback."""
+        of_fit = self._owner()
+        return "fit" in self._running and of_fit is not None and (owner is of_fit or calls(of_fit))
+
+    def _back_to_fit(self) -> None:
+        """What was inside of ``fit`` may have been of another model."""
+        if "fit" in self._running:
+            self.model, self.params = self._of_fit
 
     def _begin(self, kind: str) -> None:
         if not self._early or kind not in self._running:  # else what is open was left behind by a call that raised
@@ -193,10 +219,16 @@ class ImpactCallback(Closing):
                 put_first(owner, self)
 
     def _end_steps(self) -> None:
+        seen = self._seen("train_step", self._of_fit[0])
+        if self._unseen is None:  # an evaluation was broken off: what the metrics show now is partly its own
+            self._trained = None
+        elif seen is not None:
+            self._trained = self._unseen + seen
         if self._trained is None:
-            self._trained = self._seen("train_step") or self._all_given()
+            self._trained = self._all_given()
         if "step" in self._running and self._trained is not None and self._batch_size() is not None:
             self._running.add_units("step", max(0.0, self._trained - self._counted))  # the last batch may be short
+            self._counted = max(self._counted, self._trained)
         self._running.leave("step")
 
     def _batch_size(self) -> int | None:
@@ -210,12 +242,12 @@ class ImpactCallback(Closing):
             return None
         return self._given
 
-    def _seen(self, step: str) -> float | None:
+    def _seen(self, step: str, model: Any) -> float | None:
         """The samples since the metrics were reset: the weight of the loss's mean, if it is Keras itself that adds to it."""
-        method = getattr(type(self.model), step, None)
+        method = getattr(type(model), step, None)
         if getattr(method, "__module__", "").partition(".")[0] not in ("keras", "tf_keras"):
             return None
-        for metric in getattr(self.model, "metrics", ()):
+        for metric in getattr(model, "metrics", ()):
             if getattr(metric, "name", None) == "loss" and getattr(metric, "count", None) is not None:
                 return float(metric.count) or None
         return None
@@ -236,18 +268,35 @@ def instrument(patches: Patches, model: Any) -> None:
 
 def _begins(kind: str, signature: inspect.Signature) -> Any:
     def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        bound = signature.bind(*args, **kwargs)
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError:  # Keras itself says what is wrong with the call
+            return None
         given = bound.arguments.get("callbacks")
-        if hasattr(given, "callbacks"):
-            return None  # an evaluation inside of fit, with its list of callbacks: ours is in it
-        callbacks = list(given) if isinstance(given, list | tuple) else [] if given is None else [given]
+        # One that Keras has made is the user's, or that of the fit which this evaluation is part of.
+        made: Any = getattr(given, "callbacks", None)
+        listed = given if made is None else made
+        callbacks = list(listed) if isinstance(listed, list | tuple) else [] if listed is None else [listed]
         callback = next((item for item in callbacks if isinstance(item, ImpactCallback)), None)
+        if callback is not None and callback.inside_fit(given):
+            return None  # it opens the span itself
+        lent = callback is None and made is not None
         if callback is None:
             callback = ImpactCallback(log=False, batch_size=_batch_size(bound.arguments))
             callback._given = _samples(bound.arguments)
-            bound.arguments["callbacks"] = [callback, *callbacks]
+            callback.set_model(args[0])
+            if lent:
+                made.insert(0, callback)
+            else:
+                bound.arguments["callbacks"] = [callback, *callbacks]
         callback.start(kind)
-        return Call(bound.args, bound.kwargs, lambda _result, error: callback.close(error))
+
+        def finish(_result: Any, error: BaseException | None) -> None:
+            callback.close(error)
+            if lent:
+                made.remove(callback)
+
+        return Call(bound.args, bound.kwargs, finish)
 
     return begin
 

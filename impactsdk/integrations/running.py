@@ -10,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 
 from impactsdk import Measurement, Region, SettleTimeoutError, measured
 
-__all__ = ["SETTLE_S", "Closing", "Running", "harmless", "ours_in", "owner_of", "put_first", "size_of", "with_base"]
+__all__ = ["SETTLE_S", "Closing", "Running", "calls", "harmless", "ours_in", "owner_of", "put_first", "size_of", "with_base"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -20,12 +20,12 @@ SETTLE_S = 1.0
 """How long the end of an epoch waits for its energy, which usually is there after an eighth of a second."""
 
 _log = logging.getLogger(__name__)
-_said: set[str] = set()
+_said: set[tuple[object, ...]] = set()
 _made: dict[tuple[type, ...], type] = {}
 
 
 def harmless(function: Callable[P, R]) -> Callable[P, R | None]:
-    """Keep what fails in ``function`` from the training that called it: it is logged, once per function."""
+    """Keep what fails in ``function`` from the training that called it: it is logged, once per function and kind of error."""
 
     @functools.wraps(function)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> R | None:
@@ -33,8 +33,9 @@ def harmless(function: Callable[P, R]) -> Callable[P, R | None]:
             return function(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 - whatever it is, the training goes on
             name = getattr(function, "__qualname__", repr(function))
-            if name not in _said:
-                _said.add(name)
+            key = (getattr(function, "__module__", None), name, type(error))
+            if key not in _said:
+                _said.add(key)
                 _log.error("%s failed and is left out; the training goes on", name, exc_info=error)
             return None
 
@@ -160,6 +161,19 @@ def owner_of(callback: object) -> Any:
         if isinstance(callbacks, list) and any(item is callback for item in callbacks):
             return owner
     return None
+
+
+def calls(owner: object) -> bool:
+    """Whether a method of ``owner`` runs now, in this thread: what called it waits for us.
+
+    That it still exists does not say so: the traceback of a training that has died keeps it.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_locals.get("self") is owner:
+            return True
+    return False
 
 
 def put_first(owner: Any, callback: object) -> None:

@@ -120,6 +120,58 @@ def test_a_callback_that_is_there_already_is_used(tmp_path: Path) -> None:
     assert found == ["[('mine.epoch', 10.0), ('mine.fit', 10.0)] True {'loss'}"]
 
 
+def test_a_list_of_callbacks_that_keras_made_is_measured_and_given_back_as_it_was(tmp_path: Path) -> None:
+    found = run(
+        """
+        import tf_keras
+        instrumentor._instrument()
+        model = tf_keras.Model()
+        listed = tf_keras.CallbackList([], model)
+        with capture() as got:
+            model.fit(rows(50), batch_size=16, callbacks=listed, validation_data=rows(5))
+            model.predict(rows(7), callbacks=listed)
+            print(told(got), listed.callbacks)
+        """,
+        tmp_path,
+    )
+    told = [("keras.evaluate", 5.0), ("keras.epoch", 50.0), ("keras.fit", 50.0), ("keras.predict", 7.0)]
+    assert found == [f"{told} []"]
+
+
+def test_a_callback_that_fit_and_an_evaluation_inside_of_it_share_is_used_by_both(tmp_path: Path) -> None:
+    found = run(
+        """
+        import tf_keras
+        from impactsdk.integrations.keras import ImpactCallback
+        instrumentor._instrument()
+        shared, model = ImpactCallback(), tf_keras.Model()
+        class Other:
+            def __getattr__(self, name): return lambda *_: None
+            def on_epoch_end(self, epoch, logs): model.evaluate(rows(4), callbacks=[shared])
+        with capture() as got:
+            model.fit(rows(10), callbacks=[Other(), shared])
+            print(told(got))
+        """,
+        tmp_path,
+    )
+    assert found == ["[('keras.epoch', 10.0), ('keras.evaluate', 4.0), ('keras.fit', 10.0)]"]
+
+
+def test_a_call_with_a_wrong_argument_is_no_failure_of_ours(tmp_path: Path) -> None:
+    found = run(
+        """
+        import tf_keras
+        instrumentor._instrument()
+        try:
+            tf_keras.Model().fit(nonsense=1)
+        except TypeError as error:
+            print(error)
+        """,
+        tmp_path,
+    )
+    assert found == ["Model.fit() got an unexpected keyword argument 'nonsense'"]
+
+
 def test_exceptions_pass_and_leave_nothing_open(tmp_path: Path) -> None:
     found = run(
         """

@@ -13,6 +13,7 @@ import pytest
 
 import impactsdk
 from impactsdk.integrations.keras import ImpactCallback
+from impactsdk.integrations.running import harmless
 from impactsdk.testing import capture
 from tests.integrations.frameworks import needs, stand_in
 from tests.kit import conserved, script
@@ -166,6 +167,73 @@ def test_a_dead_training_is_closed_by_the_next(model: Any) -> None:
         assert impactsdk.current() is None
         assert [each.name for each in measurements][-1] == "keras.evaluate"
         assert kept.args
+
+
+class Evaluates:
+    """Somebody else's callback that evaluates with ours, after an epoch or in the middle of one."""
+
+    def __init__(self, shared: ImpactCallback, hook: str, samples: int = 40, model: Any = None) -> None:
+        self.shared, self.hook, self.samples, self.other = shared, hook, samples, model
+        self.model: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return self.evaluate if name == self.hook else lambda *_: None
+
+    def set_model(self, model: Any) -> None:
+        self.model = model
+
+    def evaluate(self, at: int, _: object) -> None:
+        if self.hook == "on_epoch_end" or at == 3:
+            (self.other or self.model).evaluate(rows(self.samples), callbacks=[self.shared])
+            (self.other or self.model).predict(rows(3), callbacks=[self.shared])
+
+
+@pytest.mark.parametrize("log", [True, False])  # ours is called before the other callback, or after it
+@pytest.mark.parametrize("hook", ["on_epoch_end", "on_train_batch_end"])
+@pytest.mark.parametrize("other", [True, False])
+def test_an_evaluation_with_the_same_callback_inside_of_fit_is_inside_its_span(
+    model: Any, log: bool, hook: str, other: bool
+) -> None:
+    with capture() as measurements:
+        shared = ImpactCallback(log=log, batch_size=16)
+        evaluates = Evaluates(shared, hook, model=type(model)() if other else None)
+        model.fit(rows(100), epochs=2, batch_size=16, callbacks=[evaluates, shared])
+        assert [each.units for each in measurements.named("keras.epoch")] == [100, 100]
+        assert [each.units for each in measurements.named("keras.evaluate")] == [40, 40]
+        assert [each.units for each in measurements.named("keras.predict")] == [3, 3]
+        (fit,) = measurements.named("keras.fit")
+        assert fit.units == 200
+        assert measurements[-1] is fit
+        totals = measurements.meter.totals()
+        assert totals.operations["keras.step"].units == 200
+        assert fit.energy_j == pytest.approx(math.fsum(each.energy_j or 0.0 for each in totals.operations.values()))
+        conserved(totals)
+
+
+def test_an_evaluation_that_raises_inside_of_fit_leaves_the_samples_unknown(model: Any) -> None:
+    class Catches(Evaluates):
+        def evaluate(self, at: int, _: object) -> None:
+            if at == 3:
+                with pytest.raises(TypeError):
+                    self.model.evaluate(3, callbacks=[self.shared])
+
+    with capture() as measurements:
+        shared = ImpactCallback()
+        model.fit(rows(200), epochs=2, batch_size=16, callbacks=[Catches(shared, "on_train_batch_end"), shared])
+        assert [each.units for each in measurements.named("keras.epoch")] == [None, None]
+        assert len(measurements.named("keras.fit")) == 1
+        conserved(measurements.meter.totals())
+
+
+def test_what_fails_in_ours_is_told_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
+    @harmless
+    def hook(error: Exception) -> None:
+        raise error
+
+    for error in (TypeError("a"), OSError("b"), TypeError("c")):
+        hook(error)
+    assert [record.exc_info[0] for record in caplog.records if record.exc_info] == [TypeError, OSError]
+    caplog.clear()
 
 
 def test_what_fails_in_ours_does_not_reach_the_training(

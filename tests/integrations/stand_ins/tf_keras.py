@@ -9,7 +9,9 @@ class _Loss:
     count = 0.0
 
 
-class _Callbacks:
+class CallbackList:
+    """What ``fit`` makes of a list of callbacks, unless it is given one."""
+
     def __init__(self, callbacks, model):
         self.callbacks = list(callbacks or [])
         for callback in self.callbacks:
@@ -17,11 +19,17 @@ class _Callbacks:
             callback.set_params({"steps": None})
 
     def __getattr__(self, name):
+        """Call a hook of all of them."""
+
         def call(*arguments):
             for callback in self.callbacks:
                 getattr(callback, name)(*arguments)
 
         return call
+
+
+def _listed(callbacks, model):
+    return callbacks if isinstance(callbacks, CallbackList) else CallbackList(callbacks, model)
 
 
 def _filtered(function):
@@ -51,7 +59,7 @@ class Model:
     def fit(self, x=None, y=None, batch_size=None, epochs=1, verbose="auto", callbacks=None, validation_data=None):
         """Train."""
         size = batch_size or 32
-        listed = _Callbacks(callbacks, self)
+        listed = _listed(callbacks, self)
         history = {}
         listed.on_train_begin(None)
         for epoch in range(epochs):
@@ -75,7 +83,7 @@ class Model:
     @_filtered
     def evaluate(self, x=None, y=None, batch_size=None, callbacks=None):
         """Test."""
-        listed = callbacks if isinstance(callbacks, _Callbacks) else _Callbacks(callbacks, self)
+        listed = _listed(callbacks, self)
         listed.on_test_begin(None)
         self.metrics[0].count = 0.0
         for start in range(0, len(x), batch_size or 32):
@@ -85,7 +93,7 @@ class Model:
     @_filtered
     def predict(self, x, batch_size=None, callbacks=None):
         """Answer."""
-        listed = _Callbacks(callbacks, self)
+        listed = _listed(callbacks, self)
         listed.on_predict_begin(None)
         for step, start in enumerate(range(0, len(x), batch_size or 32)):
             listed.on_predict_batch_begin(step, None)
