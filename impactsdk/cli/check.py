@@ -11,6 +11,8 @@ from impactsdk.settings import Settings
 
 __all__ = ["add"]
 
+_MOST_NAMES = 8
+
 
 def add(commands: Any) -> None:
     """Register the command."""
@@ -45,6 +47,10 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"  {energy_j:16.9f} J  {what}")
     if found.later_j > 0:
         print(f"  {found.later_j:16.9f} J  counted after the last totals, and not in them: the process was killed")
+    if found.without_span:
+        print(f"  calls that have no span here (meant so, sampled, or lost): {_listed(found.without_span)}")
+    if found.unread:
+        print(f"  {found.unread} line{'s' * (found.unread != 1)} cannot be read; what was written there is left out")
     for trouble in found.troubles:
         print(f"  {trouble}")
     share = abs(found.difference_j) / found.devices_j if found.devices_j else 0.0
@@ -52,3 +58,9 @@ def _run(arguments: argparse.Namespace) -> int:
         f"  the parts and the counters differ by {share:.1e} of it: {'it adds up' if found.adds_up else 'it does NOT add up'}"
     )
     return 0 if found.adds_up else 1
+
+
+def _listed(without_span: dict[str, tuple[int, int]]) -> str:
+    ordered = sorted(without_span.items(), key=lambda item: -item[1][0])
+    said = ", ".join(f"{name} ({missing} of {calls})" for name, (missing, calls) in ordered[:_MOST_NAMES])
+    return said if len(ordered) <= _MOST_NAMES else f"{said} and {len(ordered) - _MOST_NAMES} more"

@@ -13,6 +13,8 @@ from impactsdk.errors import JournalError
 
 __all__ = ["Account", "Moment", "Run", "read"]
 
+_LARGEST = 1e300
+
 
 @dataclass(slots=True)
 class Account:
@@ -55,6 +57,12 @@ class Run:
     channels: dict[str, float]
     natures: set[str]
     moments: list[Moment]
+    unread: int = 0
+    """Lines that are no requests, but for a last one that is cut off."""
+    start_ns: int | None = None
+    """Since when its totals count: each run has another instant."""
+    until_ns: int = 0
+    """The instant of the last totals that were read."""
 
 
 def read(path: Path) -> Run:
@@ -64,28 +72,51 @@ def read(path: Path) -> Run:
     regions without a span are then missing.
 
     Raises:
-        JournalError: The file cannot be read, or is no journal.
+        JournalError: The file cannot be read, is no journal, or has more than one run in it.
     """
     run = Run({}, {}, set(), [])
     spans = Moment(0)
     try:
         with path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
-                try:
-                    request = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(request, dict):
+                request = _request(line)
+                if request is not None:
                     _take(request, run, spans)
+                elif line.endswith("\n") and line.strip():
+                    run.unread += 1
     except OSError as error:
         raise JournalError(f"{path} cannot be read: {error.strerror or error}") from None
-    except (LookupError, TypeError, AttributeError, ValueError) as error:
+    except _MixedError as error:
+        raise JournalError(f"{path} {error}; a journal has one run in it: take its parts apart again") from None
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise JournalError(f"{path} is no journal of impactsdk: {type(error).__name__}: {error}") from None
     if not run.moments and spans.accounts:
         run.moments.append(spans)
     if not run.moments:
         raise JournalError(f"{path} has no measured operation in it; a journal is a file of OTLP/JSON lines, one run in each")
     return run
+
+
+class _MixedError(Exception):
+    """A file was put together of several."""
+
+
+def _request(line: str) -> dict[str, Any] | None:
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return request if isinstance(request, dict) else None
+
+
+def _follow(run: Run, point: dict[str, Any]) -> None:
+    """Totals of one run count since one instant, and later ones come later."""
+    at_ns, start_ns = int(point["timeUnixNano"]), int(point.get("startTimeUnixNano", 0)) or run.start_ns
+    if run.start_ns not in (None, start_ns):
+        raise _MixedError("has more than one run in it")
+    if at_ns < run.until_ns:
+        raise _MixedError("has earlier totals after later ones")
+    run.start_ns, run.until_ns = start_ns, at_ns
 
 
 def _take(request: dict[str, Any], run: Run, spans: Moment) -> None:
@@ -97,8 +128,11 @@ def _take(request: dict[str, Any], run: Run, spans: Moment) -> None:
     for of_resource in request.get("resourceMetrics", ()):
         run.resource.update(_attributes(of_resource["resource"]["attributes"]))
         metrics = {metric["name"]: metric for scope in of_resource["scopeMetrics"] for metric in scope["metrics"]}
-        for at, point, attributes in _points(metrics, semconv.METRIC_HW_ENERGY):
-            run.channels[attributes[semconv.HW_ID]] = point
+        for name in (semconv.METRIC_HW_ENERGY, semconv.METRIC_OPERATION_OWN_TIME):
+            for point in _encoded(metrics, name):
+                _follow(run, point)
+        for at, value, attributes in _points(metrics, semconv.METRIC_HW_ENERGY):
+            run.channels[attributes[semconv.HW_ID]] = value
             run.natures.add(attributes[semconv.NATURE])
             spans.unix_ns = max(spans.unix_ns, at)
         if semconv.METRIC_OPERATION_OWN_TIME in metrics:
@@ -145,7 +179,7 @@ def _add_span(span: dict[str, Any], moment: Moment, run: Run) -> None:
         return
     name = attributes[semconv.OPERATION]
     count, own_j = moment.spans.get(name, (0, 0.0))
-    moment.spans[name] = count + 1, own_j + attributes.get(semconv.ENERGY_SELF, 0.0)
+    moment.spans[name] = count + 1, own_j + _usable(attributes.get(semconv.ENERGY_SELF, 0.0))
     account = moment.accounts.setdefault(name, Account())
     account.count += 1
     account.duration_s += (int(span["endTimeUnixNano"]) - int(span["startTimeUnixNano"])) * 1e-9
@@ -158,19 +192,30 @@ def _add_span(span: dict[str, Any], moment: Moment, run: Run) -> None:
     for key, value in attributes.items():
         kind = key.removeprefix(semconv.ENERGY_TYPE_PREFIX)
         if kind != key and not kind.startswith(("self", "inclusive")):
-            account.by_type_j[kind] = account.by_type_j.get(kind, 0.0) + value
+            account.by_type_j[kind] = account.by_type_j.get(kind, 0.0) + _usable(value)
     if semconv.NATURE in attributes:
         run.natures.add(attributes[semconv.NATURE])
     moment.unix_ns = max(moment.unix_ns, int(span["endTimeUnixNano"]))
 
 
 def _points(metrics: dict[str, Any], name: str) -> Iterator[tuple[int, float, dict[str, Any]]]:
-    metric = metrics.get(name)
-    if metric is None:
-        return
-    for point in (metric.get("sum") or metric.get("gauge"))["dataPoints"]:
+    for point in _encoded(metrics, name):
         value = point["asDouble"] if "asDouble" in point else point["asInt"]
-        yield int(point["timeUnixNano"]), float(value), _attributes(point.get("attributes", ()))
+        yield int(point["timeUnixNano"]), _usable(value), _attributes(point.get("attributes", ()))
+
+
+def _encoded(metrics: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    metric = metrics.get(name)
+    points: list[dict[str, Any]] = [] if metric is None else (metric.get("sum") or metric.get("gauge"))["dataPoints"]
+    return points
+
+
+def _usable(value: Any) -> float:
+    """A number that can be added to others."""
+    number = float(value)
+    if not abs(number) < _LARGEST:
+        raise ValueError(f"{value} is no amount of anything")
+    return number
 
 
 def _attributes(encoded: Any) -> dict[str, Any]:

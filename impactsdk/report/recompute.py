@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, cast
 
 from impactsdk import semconv
 from impactsdk.discovery import check, factor_providers
-from impactsdk.errors import ConfigurationError
+from impactsdk.errors import ConfigurationError, DegradedWarning
 from impactsdk.factor import Factor, Kind, Place, weakest
 from impactsdk.factors.book import UNUSABLE, Book
 from impactsdk.factors.hardware import Hardware, hardware_factors
@@ -42,13 +43,16 @@ def recompute(path: str | os.PathLike[str], **settings: Any) -> Totals:
         The account as :meth:`Meter.totals` gives it. Intervals are left out: the journal has those of single spans only.
 
     Raises:
-        JournalError: The file cannot be read or is no journal.
+        JournalError: The file cannot be read, is no journal, or has more than one run in it.
         ConfigurationError: A setting cannot be used.
     """
     chosen = Settings.load({}, **settings)
     chosen = replace(chosen, environ=MappingProxyType(dict(os.environ)))
     check(chosen)
     run = read(Path(path))
+    if run.unread:
+        lines = f"{run.unread} line{'s' * (run.unread != 1)}"
+        warnings.warn(f"{path}: {lines} cannot be read; what was written there is left out", DegradedWarning, stacklevel=2)
     chosen, place = _as_recorded(chosen, run)
     told: dict[str, str] = {}
     book = Book(chosen, factor_providers(chosen, told.__setitem__), place, told.__setitem__)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from impactsdk import JournalError
+from impactsdk import DegradedWarning, JournalError, Meter, Settings
 from impactsdk.cli.main import main
+from impactsdk.report import recompute
 from impactsdk.report.balance import balance
+from impactsdk.testing import SimulatedSource
 from tests.report.test_recompute import recorded
 
 
@@ -33,6 +37,99 @@ def test_spans_regions_and_the_rest_are_what_the_devices_counted(tmp_path: Path)
     assert found.regions_j - found.spans_j == pytest.approx(800.0, rel=1e-6)
     assert found.unattributed_j == pytest.approx(totals.unattributed_j)
     assert found.open_j == found.others_j == 0.0
+
+
+def of_spans(journal: Path) -> tuple[list[str], list[str]]:
+    """The lines with spans, and the others."""
+    lines = journal.read_text("utf-8").splitlines(keepends=True)
+    return [line for line in lines if "resourceSpans" in line], [line for line in lines if "resourceSpans" not in line]
+
+
+def test_a_run_that_is_twice_in_one_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Meter(Settings.load({}, export="journal", directory=tmp_path), sources=[SimulatedSource(100.0)]) as meter:
+        for _ in range(2):
+            with meter.measured("epoch"):
+                pass
+            meter.flush()  # which writes what the devices have used by now
+    (journal,) = tmp_path.glob("run-*.jsonl")
+    assert main(["check", str(journal)]) == 0
+    journal.write_text(2 * journal.read_text("utf-8"), "utf-8")
+    assert main(["check", str(journal)]) == 2
+    assert "earlier totals after later ones; a journal has one run in it" in capsys.readouterr().err
+    with pytest.raises(JournalError, match="earlier totals after later ones"):
+        recompute(journal)
+
+
+def test_two_runs_in_one_file_are_refused_whatever_each_has_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (first, _), (second, _) = recorded(tmp_path / "first"), recorded(tmp_path / "second")
+    for one, other in ((first, second), (second, first)):
+        both = tmp_path / "both.jsonl"
+        both.write_text(one.read_text("utf-8") + other.read_text("utf-8"), "utf-8")
+        assert main(["check", str(both)]) == 2
+        with pytest.raises(JournalError, match=r"both\.jsonl has more than one run in it"):
+            recompute(both)
+    assert "it adds up" not in capsys.readouterr().out
+
+
+def test_more_spans_than_calls_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    journal, _ = recorded(tmp_path)
+    spans, others = of_spans(journal)
+    journal.write_text("".join([*spans, *others, *spans, *others]), "utf-8")  # all was written at one instant
+    assert main(["check", str(journal)]) == 1
+    assert "epoch: it has 2 spans, and 1 calls" in capsys.readouterr().out
+    journal.write_text("".join([*(line.replace('"epoch"', '"other"') for line in 6 * spans), *others]), "utf-8")
+    assert main(["check", str(journal)]) == 1
+    assert "there are 6 spans, and 5 calls in all" in capsys.readouterr().out
+
+
+def test_spans_that_are_missing_are_named_and_those_that_are_there_may_not_have_more_than_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal, _ = recorded(tmp_path)
+    spans, others = of_spans(journal)
+    journal.write_text("".join(others), "utf-8")
+    assert main(["check", str(journal)]) == 0
+    assert "no span here (meant so, sampled, or lost): step (4 of 4), epoch (1 of 1)" in capsys.readouterr().out
+    as_step = [line.replace('{"stringValue":"epoch"}', '{"stringValue":"step"}') for line in spans]
+    journal.write_text("".join([*as_step, *others]), "utf-8")
+    assert balance(journal).without_span == {"step": (3, 4), "epoch": (1, 1)}
+    assert balance(journal).adds_up, "one of four, with less than all four"
+    journal.write_text("".join([*as_step, *others]).replace('"doubleValue":100.0', '"doubleValue":801.0'), "utf-8")
+    assert main(["check", str(journal)]) == 1
+    assert "step: its spans (1) have 801 J, its total is 800 J" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", ["not json", "[1, 2]", "[" * 200_000])
+def test_lines_that_cannot_be_read_are_counted_and_said(tmp_path: Path, bad: str, capsys: pytest.CaptureFixture[str]) -> None:
+    journal, totals = recorded(tmp_path)
+    text = journal.read_text("utf-8")
+    journal.write_text(f"{bad}\n{text}{bad}\n\n{{ cut off", "utf-8")
+    assert main(["check", str(journal)]) == 0
+    assert "2 lines cannot be read" in capsys.readouterr().out
+    with pytest.warns(DegradedWarning, match="2 lines cannot be read"):
+        assert recompute(journal).channels == totals.channels
+    journal.write_text(text + "{ cut off", "utf-8")
+    assert balance(journal).unread == 0
+
+
+@pytest.mark.parametrize(("value", "status"), [("-900", 1), ("1e999", 2), ("NaN", 2)])
+def test_amounts_that_cannot_be_are_told(tmp_path: Path, value: str, status: int, capsys: pytest.CaptureFixture[str]) -> None:
+    journal, totals = recorded(tmp_path)
+    counted = f'"asDouble":{totals.channels["sim:0"]}'
+    journal.write_text(journal.read_text("utf-8").replace(counted, f'"asDouble":{value}'), "utf-8")
+    assert main(["check", str(journal)]) == status
+    told = capsys.readouterr()
+    assert "sim:0 has -900 J, less than nothing" in told.out or "is no amount of anything" in told.err
+
+
+@pytest.mark.parametrize(("where", "status"), [(">&-", 0), (">/dev/full", 2)])
+def test_an_output_that_cannot_be_written_is_no_sum_that_does_not_add_up(tmp_path: Path, where: str, status: int) -> None:
+    if where == ">/dev/full" and not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full here")
+    journal, _ = recorded(tmp_path)
+    command = ["sh", "-c", f'exec "$0" -m impactsdk check "$1" {where}', sys.executable, str(journal)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False)
 
 
 def test_a_span_with_other_joules_than_its_total_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
