@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -22,15 +23,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add(commands)
     detect.add(commands)
     arguments = parser.parse_args(argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show is no reason to end
+        sys.stdout.reconfigure(errors="replace")
     try:
         status: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the shell has closed it
+            sys.stdout.flush()
     except ImpactError as error:
         print(f"impactsdk: {error}", file=sys.stderr)
         return 2
-    except BrokenPipeError:  # who read has had enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains when it flushes
-        return 0
+    except OSError as error:
+        if sys.stdout is not None:  # else the interpreter complains when it flushes
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # who read has had enough
+            return 0
+        print(f"impactsdk: {error}", file=sys.stderr)
+        return 2
     return status
 
 
