@@ -94,6 +94,8 @@ NEIGHBOURS = {
     ("export.journal", "export.views"),
     ("export.metrics", "export.views"),
     ("export.journal", "export.otlp_json"),
+    ("export.journal", "export.dated"),
+    ("export.delivery", "export.dated"),
     ("export.summary", "export.views"),
     ("export.summary", "export.units"),
     ("factors.tables", "factors.places"),

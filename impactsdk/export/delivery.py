@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from impactsdk import semconv
+from impactsdk.export.dated import dated
 
 __all__ = ["Bounded", "MetricDelivery", "SpanDelivery"]
 
@@ -117,7 +118,10 @@ def _energy_j(span: ReadableSpan) -> float:
 
 
 class MetricDelivery(MetricExporter):
-    """An exporter of which is known whether the last collection arrived. Metrics are cumulative: no other one matters."""
+    """An exporter of which is known whether the last collection arrived. Metrics are cumulative: no other one matters.
+
+    They count since this was made, which is when measuring begins.
+    """
 
     def __init__(self, exporter: MetricExporter) -> None:
         # The reader asks the exporter for these, and an exporter has them from the user's variables.
@@ -126,12 +130,18 @@ class MetricDelivery(MetricExporter):
             preferred_aggregation=getattr(exporter, "_preferred_aggregation", None),
         )
         self._exporter = exporter
+        self._since_ns = time.time_ns()
+        self.at_ns: Callable[[], int | None] = lambda: None
+        """Asked for the instant on the wall clock whose values were collected last; ``None`` while that is not known."""
         self.arrived = False
         """Whether the last export has succeeded."""
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Hand it on."""
         self.arrived = False
+        at_ns = self.at_ns()
+        if at_ns is not None:
+            metrics_data = dated(metrics_data, self._since_ns, at_ns)
         result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
         self.arrived = result is MetricExportResult.SUCCESS
         return result

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 from opentelemetry.trace import Span
 
 from impactsdk import semconv
+from impactsdk.export.dated import dated
 from impactsdk.export.otlp_json import encode_metrics, encode_spans
 from impactsdk.export.views import Snapshot, channel_attributes
 
@@ -106,9 +107,7 @@ class Journal:
         self._metrics_at, self._news = time.monotonic() + _METRICS_EVERY_S, False
         data = None if self._reader is None else self._reader.get_metrics_data()
         if data is not None:
-            # As of the instant whose values they are, and all since the same one: to a reader another start is a reset.
-            since_and_at_ns = (self._start_unix_ns, max(snapshot.unix_ns, self._start_unix_ns))
-            self._write(lambda: encode_metrics(data, since_and_at_ns), spans=0)
+            self._write(lambda: encode_metrics(dated(data, self._start_unix_ns, snapshot.unix_ns)), spans=0)
 
     def _write_device_energy(self, snapshot: Snapshot) -> None:
         """``hw.energy`` alone, so that power over time can be drawn, without collecting everything every second."""

@@ -133,6 +133,10 @@ class Instruments:
             self._look = (time.monotonic(), past, snapshots)
         return past, snapshots
 
+    def at_ns(self) -> int | None:
+        """The instant on the wall clock whose values were collected last; ``None`` if there are none."""
+        return max((snapshot.unix_ns for snapshot in self._look[2]), default=None)
+
     def attach(self, account: Account) -> None:
         """Show what this session measures, too."""
         with self._lock:

@@ -34,14 +34,14 @@ def encode_spans(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
     }
 
 
-def encode_metrics(data: MetricsData, since_and_at_ns: tuple[int, int] | None = None) -> dict[str, Any]:
-    """An ``ExportMetricsServiceRequest``; with ``since_and_at_ns`` all cumulative points begin and end at these instants."""
+def encode_metrics(data: MetricsData) -> dict[str, Any]:
+    """An ``ExportMetricsServiceRequest``."""
     return {
         "resourceMetrics": [
             {
                 "resource": _resource(of_resource.resource),
                 "scopeMetrics": [
-                    {**_scope(of_scope.scope), "metrics": [_metric(metric, since_and_at_ns) for metric in of_scope.metrics]}
+                    {**_scope(of_scope.scope), "metrics": [_metric(metric) for metric in of_scope.metrics]}
                     for of_scope in of_resource.scope_metrics
                 ],
             }
@@ -93,15 +93,10 @@ def _span(span: ReadableSpan) -> dict[str, Any]:
     return encoded
 
 
-def _metric(metric: Metric, since_and_at_ns: tuple[int, int] | None) -> dict[str, Any]:
+def _metric(metric: Metric) -> dict[str, Any]:
     data: Any = metric.data
     encoded: dict[str, Any] = {"name": metric.name, "unit": metric.unit or "", "description": metric.description or ""}
     points = [_point(point) for point in data.data_points]
-    if since_and_at_ns is not None:
-        for point in points:
-            point["timeUnixNano"] = str(since_and_at_ns[1])
-            if "startTimeUnixNano" in point:
-                point["startTimeUnixNano"] = str(since_and_at_ns[0])
     kind = type(data).__name__
     if kind == "Gauge":
         encoded["gauge"] = {"dataPoints": points}

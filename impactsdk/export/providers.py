@@ -160,12 +160,14 @@ class _Resolving:
 
         from impactsdk.export.delivery import MetricDelivery
 
-        if not isinstance(its, MetricReader):
-            if name != "console":
-                its = MetricDelivery(its)
-                self._outputs.arrivals.append(its)
-            its = PeriodicExportingMetricReader(its)
-        return MeterProvider([its], resource=self._described(), shutdown_on_exit=False)
+        if isinstance(its, MetricReader):
+            return MeterProvider([its], resource=self._described(), shutdown_on_exit=False)
+        delivery = MetricDelivery(its)
+        if name != "console":
+            self._outputs.arrivals.append(delivery)
+        provider = MeterProvider([PeriodicExportingMetricReader(delivery)], resource=self._described(), shutdown_on_exit=False)
+        delivery.at_ns = instruments_on(provider, self._version).at_ns
+        return provider
 
     def _scraped(self) -> metrics.MeterProvider | None:
         from impactsdk.export.scrape import ScrapedProvider, address

@@ -132,6 +132,52 @@ def test_metrics_are_sent_as_often_as_the_variable_says(tmp_path: Path) -> None:
     assert len(received.metrics) >= 3
 
 
+def test_what_is_sent_counts_since_measuring_began_and_is_stamped_when_it_was_so(tmp_path: Path) -> None:
+    with over_http() as received:
+        script(
+            START + "for name in 'ab':\n    with measured(name): time.sleep(0.4)\n",
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            OTEL_METRIC_EXPORT_INTERVAL="200",
+        )
+    points = [
+        (metric.name, point)
+        for sent in received.metrics
+        for resource in sent.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in [*metric.sum.data_points, *metric.histogram.data_points]
+    ]
+    assert len({point.start_time_unix_nano for _, point in points}) == 1
+    device = {point.time_unix_nano: point for name, point in points if name == "hw.energy"}
+    assert len(device) >= 3
+    for point in device.values():
+        seconds = (point.time_unix_nano - point.start_time_unix_nano) * 1e-9
+        assert 0.99 * point.as_double <= 100.0 * seconds < point.as_double + 200.0, "of 100 W; the first reading comes later"
+
+
+def test_what_is_counted_by_the_interval_keeps_its_times(tmp_path: Path) -> None:
+    with over_http() as received:
+        script(
+            START + "with measured('x'): time.sleep(0.5)\n",
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            OTEL_METRIC_EXPORT_INTERVAL="200",
+            OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta",
+        )
+    points = [
+        point
+        for sent in received.metrics
+        for resource in sent.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.sum.data_points
+        if metric.name == "hw.energy"
+    ]
+    assert len(points) >= 2
+    assert points[0].time_unix_nano == points[1].start_time_unix_nano
+
+
 def test_a_slow_backend_still_gets_everything(tmp_path: Path) -> None:
     with over_http(slow_s=0.4) as received:
         _, errors = script(SOME, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint)
@@ -194,6 +240,7 @@ def test_the_console_shows_spans_and_metrics_on_standard_output(tmp_path: Path) 
     assert errors == ""
     assert output.count('"impact.energy.self"') == 12
     assert '"impact.operation.count"' in output
+    assert len(set(re.findall(r'"start_time_unix_nano": (\d+)', output))) == 1
     assert not (tmp_path / "impact").exists()
 
 
