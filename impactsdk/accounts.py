@@ -79,6 +79,7 @@ class Accounts:
             units = None  # of another kind than its account's
         if units is not None:
             region.entry.tally.units = (region.entry.tally.units or 0.0) + units
+            region.entry.tally.counted += 1
         assert region.exit_ns is not None
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
         if rates is not self.pricing.rates:
@@ -100,16 +101,19 @@ class Accounts:
         return Use(energy_j, energy_j - vector[LOW], energy_j + vector[HIGH], vector[SECONDS], units, self.nature)
 
     def _use_of(self, tally: Tally) -> Use:
+        # The units of some calls are not those that the energy of all has done.
+        units = tally.units if tally.counted == tally.count else None
         if tally.credits is None:
-            return Use(None, None, None, 0.0, tally.units, self.nature)
-        return self._use(tally.credits, tally.units, known=bool(tally.answered))
+            return Use(None, None, None, 0.0, units, self.nature)
+        return self._use(tally.credits, units, known=bool(tally.answered))
 
     def _idle_and_all(self, ledger: Ledger) -> tuple[Use, Use]:
         idle = [*ledger.unattributed_j, *ledger.unattributed_extras]
         busy = [*ledger.attributed_j, *ledger.attributed_extras]
         both = [a + b for a, b in zip(idle, busy, strict=True)]
-        kinds = {tally.unit for tally in list(self.tallies.values()) if tally.units}
-        done = math.fsum(tally.units or 0.0 for tally in list(self.tallies.values())) if len(kinds) == 1 else None
+        counting = [tally for tally in list(self.tallies.values()) if tally.units]
+        told = len({tally.unit for tally in counting}) == 1 and all(tally.counted == tally.count for tally in counting)
+        done = math.fsum(tally.units or 0.0 for tally in counting) if told else None
         return self._use(idle, 0.0, known=self.known), self._use(both, done, known=self.known)
 
     @property
@@ -246,6 +250,7 @@ class Accounts:
             units=tally.units,
             impact=self.pricing.account(tally.name).impact(self._use_of(tally), self.pricing.rates),
             self_duration_s=0.0 if tally.credits is None else tally.credits[SECONDS],
+            counted=tally.counted,
         )
 
     def snapshot(self, ledger: Ledger | None, probes: Sequence[Probe], cpu_s: float, dropped: int, unix_ns: int) -> Snapshot:

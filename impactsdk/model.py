@@ -244,9 +244,10 @@ class Operation:
         energy_j: Their *self* energies, added; ``None`` while no device answered.
         energy_by_type: The same by ``hw.type``.
         unit: The functional unit.
-        units: How many of them; ``None`` if none was ever reported.
-        impact: What these joules and the regions' own time cost.
+        units: How many of them were reported; ``None`` if none was ever.
+        impact: What these joules and the regions' own time cost; per functional unit only where every call reported its units.
         self_duration_s: Their own parts of the time, added.
+        counted: How many of the calls reported their units.
     """
 
     count: int
@@ -257,6 +258,12 @@ class Operation:
     units: float | None
     impact: Impact = field(default_factory=Impact)
     self_duration_s: float = 0.0
+    counted: int = 0
+
+    @property
+    def energy_per_unit_j(self) -> float | None:
+        """Own joules per functional unit; ``None`` where a call has not reported its units: its joules have done some, too."""
+        return None if self.energy_j is None or not self.units or self.counted < self.count else self.energy_j / self.units
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,14 @@ __all__ = ["Entry", "Tally", "drifted_j"]
 class Tally:
     """What the finished regions of one name owe together."""
 
-    __slots__ = ("answered", "count", "credits", "duration_ns", "name", "tau", "touched", "unit", "units")
+    __slots__ = ("answered", "count", "counted", "credits", "duration_ns", "name", "tau", "touched", "unit", "units")
 
     def __init__(self, name: str, unit: str | None) -> None:
         self.name, self.unit = name, unit
         self.count = self.duration_ns = 0
         self.answered = 0  # a bit for each channel that has answered in one of them
         self.units: float | None = None
+        self.counted = 0  # of how many of them the units are known
         self.tau = 0.0
         self.credits: list[float] | None = None
         self.touched = False

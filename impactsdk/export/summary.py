@@ -91,11 +91,14 @@ def _between(impact: Impact, name: str, shown: Callable[[float | None], str]) ->
 
 def _operation(operation: Operation) -> str:
     text = f"{energy(operation.energy_j):>12}  {operation.duration_s:>9.2f} s  {operation.count:>6} x"
-    if operation.units and operation.energy_j is not None:
-        text += f"  {energy(operation.energy_j / operation.units)}/{operation.unit or 'unit'}"
+    unit = operation.unit or "unit"
+    if (per_unit_j := operation.energy_per_unit_j) is not None:
+        text += f"  {energy(per_unit_j)}/{unit}"
+    elif operation.counted < operation.count and operation.units:
+        text += f"  {unit}s of {operation.counted} of {operation.count} calls known"
     impact = operation.impact
     if impact.sci_g_per_unit is not None and operation.units:
-        text += f"  {carbon(impact.sci_g_per_unit)}/{operation.unit or 'unit'}"
+        text += f"  {carbon(impact.sci_g_per_unit)}/{unit}"
     elif impact.carbon_g is not None:
         text += f"  {carbon(impact.carbon_g)}"
     if impact.cost is not None:

@@ -18,6 +18,7 @@ __all__ = [
     "carbon",
     "channel_attributes",
     "cost",
+    "counted",
     "counts",
     "cpu_time",
     "dropped",
@@ -199,8 +200,15 @@ def counts(snapshot: Snapshot) -> Iterator[Observation]:
         yield Observation(operation.count, {semconv.OPERATION: name})
 
 
+def counted(snapshot: Snapshot) -> Iterator[Observation]:
+    """Finished calls that reported their units: only where all did is energy over units a cost per unit."""
+    for name, operation in snapshot.totals.operations.items():
+        if operation.units is not None:
+            yield Observation(operation.counted, {semconv.OPERATION: name})
+
+
 def units(snapshot: Snapshot) -> Iterator[Observation]:
-    """Functional units done."""
+    """Functional units reported."""
     for name, operation in snapshot.totals.operations.items():
         if operation.units is not None:
             unit = {} if operation.unit is None else {semconv.FUNCTIONAL_UNIT_NAME: operation.unit}

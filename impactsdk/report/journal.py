@@ -27,6 +27,8 @@ class Account:
     duration_s: float = 0.0
     unit: str | None = None
     units: float | None = None
+    counted: int = 0
+    """How many of the calls have reported their units."""
 
     @property
     def energy_j(self) -> float | None:
@@ -167,6 +169,8 @@ def _moment(metrics: dict[str, Any]) -> Moment:
             of.embodied_g = (of.embodied_g or 0.0) + value
     for _, value, attributes in _points(metrics, semconv.METRIC_OPERATION_COUNT):
         account(attributes).count += int(value)
+    for _, value, attributes in _points(metrics, semconv.METRIC_OPERATION_COUNTED):
+        account(attributes).counted += int(value)
     for _, value, attributes in _points(metrics, semconv.METRIC_FUNCTIONAL_UNITS):
         of = account(attributes)
         of.units, of.unit = value, attributes.get(semconv.FUNCTIONAL_UNIT_NAME)
@@ -187,6 +191,7 @@ def _add_span(span: dict[str, Any], moment: Moment, run: Run) -> None:
     if semconv.CARBON_EMBODIED in attributes:
         account.embodied_g = (account.embodied_g or 0.0) + attributes[semconv.CARBON_EMBODIED]
     if semconv.FUNCTIONAL_UNIT_COUNT in attributes:
+        account.counted += 1
         account.units = (account.units or 0.0) + attributes[semconv.FUNCTIONAL_UNIT_COUNT]
         account.unit = attributes.get(semconv.FUNCTIONAL_UNIT_NAME)
     for key, value in attributes.items():

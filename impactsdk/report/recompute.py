@@ -138,6 +138,7 @@ def _operation(account: Account, impact: Impact) -> Operation:
         units=account.units,
         impact=impact,
         self_duration_s=account.seconds,
+        counted=account.counted,
     )
 
 
@@ -155,12 +156,14 @@ def _impact(name: str | None, run: Run, book: Book) -> Impact:
 def _parts(name: str | None, run: Run) -> Iterator[tuple[int, Use]]:
     nature = weakest("measured", *(nature for nature in run.natures if nature in ("calculated", "estimated", "forecast")))  # type: ignore[arg-type]
     before, before_ns = Account(), 0
+    last = run.moments[-1].accounts.get(name, before)
+    told = last.counted == last.count  # else these are not the units that all of the energy has done
     for moment in run.moments:
         account = moment.accounts.get(name)
         if account is None:
             continue
         energy_j = None if account.energy_j is None else account.energy_j - (before.energy_j or 0.0)
-        units = None if account.units is None else account.units - (before.units or 0.0)
+        units = None if account.units is None or not told else account.units - (before.units or 0.0)
         middle_ns = moment.unix_ns if not before_ns else (before_ns + moment.unix_ns) // 2
         yield middle_ns, Use(energy_j, None, None, account.seconds - before.seconds, units, nature)
         before, before_ns = account, moment.unix_ns

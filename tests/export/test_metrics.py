@@ -103,6 +103,7 @@ def test_the_energies_of_operations_and_states_add_up_to_the_devices(collector: 
         assert collector.values("impact.operation.count", "impact.operation") == {"outer": 1, "inner": 1}
         units = collector.values("impact.functional_unit", "impact.operation", "impact.functional_unit.name")
         assert units == {("outer", "item"): 4}
+        assert collector.values("impact.operation.counted", "impact.operation") == {"outer": 1}
         assert collector.values("hw.power", "hw.id") == {"sim:0": pytest.approx(100.0), "sim:cpu": pytest.approx(20.0)}
         assert all(value > 0 for value in collector.values("impact.sdk.sample.count", "impact.source").values())
         assert collector.values("impact.sdk.export.dropped") == {(): 0}

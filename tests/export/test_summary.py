@@ -64,6 +64,26 @@ def test_it_says_what_was_used_by_what_and_how_that_is_known(capsys: pytest.Capt
     assert "details" not in text
 
 
+def test_joules_per_unit_are_not_told_where_the_units_of_a_call_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        for number in range(2):
+            with meter.measured("a", unit="item") as region:
+                clock.advance(1.0)
+                if number == 0:
+                    region.add_units(10)
+        operation = meter.totals().operations["a"] if meter.flush() else None
+        assert operation is not None
+        assert (operation.units, operation.counted, operation.energy_per_unit_j) == (10, 1, None)
+        assert operation.impact.sci_g_per_unit is None
+        assert operation.impact.margin is None
+        assert meter.totals().impact.sci_g_per_unit is None
+
+    text = _summary(capsys, work, carbon_intensity_g_per_kwh=400, value_per_unit=1, price_per_kwh=0.3)
+    assert "/item" not in text
+    assert "margin" not in text
+    assert "items of 1 of 2 calls known" in text
+
+
 def test_it_names_the_eight_largest_and_counts_the_rest(capsys: pytest.CaptureFixture[str]) -> None:
     def work(meter: Meter, clock: FakeClock) -> None:
         for number in range(12):

@@ -12,6 +12,7 @@ from impactsdk import ConfigurationError, JournalError, Meter, Settings, Totals
 from impactsdk.factor import Factor, Place
 from impactsdk.factors.tariff import Band, TimeOfDayTariff
 from impactsdk.report import recompute
+from impactsdk.report.journal import read
 from impactsdk.testing import FakeClock, SimulatedSource
 
 
@@ -51,6 +52,27 @@ def test_the_same_factors_give_what_the_run_itself_said(tmp_path: Path) -> None:
         assert operation.duration_s == pytest.approx(before.duration_s)
         assert operation.self_duration_s == pytest.approx(before.self_duration_s)
         assert operation.impact.sci_g_per_unit == pytest.approx(before.impact.sci_g_per_unit)
+
+
+def test_units_of_some_calls_alone_make_no_figure_per_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("_FIRST_METRICS_S", "_METRICS_EVERY_S"):
+        monkeypatch.setattr(f"impactsdk.export.journal.{name}", 0.0)
+    clock = FakeClock()
+    settings = Settings.load({}, export="journal", directory=tmp_path, region="FR")
+    meter = Meter(settings, sources=[SimulatedSource(100.0)], clock=clock)
+    for told in (True, False):
+        with meter.measured("a", unit="item") as region:
+            clock.advance(1.0)
+            if told:
+                region.add_units(10)
+        assert meter.flush()  # which writes totals: in the first the units of every call are known
+    meter.close()
+    (journal,) = tmp_path.glob("run-*.jsonl")
+    assert len(read(journal).moments) > 1
+    again, before = recompute(journal).operations["a"], meter.totals().operations["a"]
+    assert (again.count, again.units, again.counted) == (before.count, before.units, before.counted) == (2, 10, 1)
+    assert again.impact.sci_g_per_unit is before.impact.sci_g_per_unit is None
+    assert again.impact.carbon_g == pytest.approx(before.impact.carbon_g)
 
 
 def test_another_place_changes_carbon_as_its_factor_does_and_no_joule(tmp_path: Path) -> None:
