@@ -47,6 +47,8 @@ class Running:
 
     def __init__(self) -> None:
         self._open: list[tuple[str, Region]] = []
+        self._untold: set[Region] = set()
+        """Those of which some units are unknown, and so all of them."""
         self.patience_s = SETTLE_S
 
     def __contains__(self, kind: str) -> bool:
@@ -71,9 +73,14 @@ class Running:
         return region
 
     def add_units(self, kind: str, units: float | None) -> None:
-        """Add functional units to an open region; nothing if they are unknown or it is not open."""
+        """Add functional units to a region if it is open; where they are unknown once, all of that region's are."""
         region = self.get(kind)
-        if region is not None and units is not None:
+        if region is None:
+            return
+        if units is None:
+            self._untold.add(region)
+            region.units = None
+        elif region not in self._untold:
             region.add_units(units)
 
     def leave(self, kind: str, error: BaseException | None = None) -> Region | None:
@@ -82,6 +89,7 @@ class Running:
             return None
         while True:
             found, region = self._open.pop()
+            self._untold.discard(region)
             region.__exit__(None if error is None else type(error), error, None)
             if found == kind:
                 return region
@@ -90,6 +98,7 @@ class Running:
         """Leave whatever is open, innermost first."""
         while self._open:
             _, region = self._open.pop()
+            self._untold.discard(region)
             region.__exit__(None if error is None else type(error), error, None)
 
     def result(self, region: Region | None) -> Measurement | None:

@@ -115,6 +115,21 @@ def test_samples_of_a_training_step_of_the_users_own_stay_unknown(model: Any) ->
         assert measurements.named("keras.epoch")[0].units is None
 
 
+def test_where_the_samples_of_one_epoch_are_unknown_those_of_fit_are(model: Any) -> None:
+    class Sometimes(type(model)):  # type: ignore[misc]
+        epochs = 0
+
+        def train_step(self, data: object) -> None:
+            self.epochs += 1
+            self.metrics[0].count = None if self.epochs == 2 else 10.0
+
+    Sometimes.train_step.__module__ = "tf_keras"
+    with capture() as measurements:
+        Sometimes().fit(rows(10), epochs=3, callbacks=[ImpactCallback()])
+        assert [each.units for each in measurements.named("keras.epoch")] == [10, None, 10]
+        assert [each.units for each in measurements.named("keras.fit")] == [None]
+
+
 def test_evaluate_and_predict_have_spans(model: Any) -> None:
     with capture() as measurements:
         callback = ImpactCallback("bench", unit="row")
