@@ -23,11 +23,12 @@ def attributes(encoded: list[dict[str, Any]]) -> dict[str, Any]:
 
 def requests(path: Path) -> Iterator[dict[str, Any]]:
     """The lines that are whole; the last one of a killed process may not be."""
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            yield json.loads(line)
-        except ValueError:
-            continue
+    with path.open(encoding="utf-8") as lines:  # not splitlines(), which also ends a line where an attribute has U+2028
+        for line in lines:
+            try:
+                yield json.loads(line)
+            except ValueError:
+                continue
 
 
 def load(path: Path) -> tuple[list[dict[str, Any]], dict[str, list[tuple[float, float]]]]:

@@ -116,7 +116,7 @@ def script(code: str, folder: Path, *, expected: int = 0, timeout_s: float = 60.
 def journals(folder: Path) -> list[list[dict[str, Any]]]:
     """Every journal under ``folder/impact``, line by line; each line is whole."""
     files = sorted((folder / "impact").glob("*.jsonl")) if (folder / "impact").is_dir() else []
-    return [[json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] for file in files]
+    return [[json.loads(line) for line in file.read_text(encoding="utf-8").split("\n") if line] for file in files]
 
 
 def spans_in(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:

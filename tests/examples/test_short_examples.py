@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from impactsdk import Meter, Settings
+from impactsdk.testing import SimulatedSource
 from tests.integrations.frameworks import needs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -53,6 +55,15 @@ def test_custom_source(tmp_path: Path) -> None:
     found = re.fullmatch(r"[\d.]+ s, ([\d.]+) J, (\d+) W, calculated by plug.watts\n", output)
     assert found is not None, output
     assert 140 <= float(found[2]) <= 260, "its power is between 150 and 250 W"
+
+
+def test_the_picture_has_spans_with_every_kind_of_separator_in_an_attribute(tmp_path: Path) -> None:
+    odd = "a\u2028b\u2029c\x85d\x1ce\x0bf"
+    meter = Meter(Settings.load({}, export="journal", directory=tmp_path), sources=[SimulatedSource(100.0)])
+    with meter, meter.measured("odd", attributes={"text": odd}):
+        pass
+    (journal,) = tmp_path.glob("run-*.jsonl")
+    assert "<title>odd" in run("picture.py", tmp_path, str(journal))
 
 
 @pytest.mark.bert
