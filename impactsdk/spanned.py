@@ -137,7 +137,9 @@ class SpanRegion(Region):
             if isinstance(error, Exception) and span.is_recording():
                 span.set_status(Status(StatusCode.ERROR, type(error).__name__))  # now: the error's own text may fail
                 span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
-                span.record_exception(error)
+                # When the block ended with it, and not now, which is after the span's end.
+                ended_ns = None if self.exit_ns is None else self.start_unix_ns + self.exit_ns - self.enter_ns
+                span.record_exception(error, timestamp=ended_ns)
         except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
             recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
 

@@ -300,7 +300,7 @@ def test_an_exception_is_recorded_with_its_status() -> None:
         span = here.spans["x"]
         assert span.status.status_code is trace.StatusCode.ERROR
         assert span.status.description == "ValueError: bad"
-        assert [event.name for event in span.events] == ["exception"]
+        assert [(event.name, event.timestamp) for event in span.events] == [("exception", span.end_time)]
         with here.measured("y"):
             pass
         assert here.spans["y"].status.status_code is trace.StatusCode.UNSET
