@@ -318,7 +318,7 @@ class Meter:
             from impactsdk.export.summary import summarise
 
             try:
-                say(summarise(account, session.journal_path))
+                say(summarise(account, session.journal_path, lacks=session.journal_lacks))
             except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
                 _warn(f"the summary could not be written: {error!r}")
         return closed

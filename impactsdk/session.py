@@ -301,9 +301,14 @@ class Session(Recorder):
 
     @property
     def journal_path(self) -> Any:
-        """Where the journal is, if anything was written."""
+        """Where the journal is, if there is something in it."""
         journal = self._outputs.journal
-        return None if journal is None or not journal.written else journal.path
+        return None if journal is None or not journal.useful else journal.path
+
+    @property
+    def journal_lacks(self) -> str:
+        """What could not be written to it, in words."""
+        return "" if self._outputs.journal is None else self._outputs.journal.missing
 
     @property
     def place(self) -> Place | None:

@@ -50,6 +50,7 @@ class Journal:
         self.path = self._new_path()
         self.dropped = 0
         self.written = False
+        self._has_spans = self._has_totals = self._lacks_totals = False
         self._resource, self._reader, self._version, self._complain = resource, reader, version, complain
         self._pending: list[ReadableSpan] = []
         self._descriptor: int | None = None
@@ -69,6 +70,17 @@ class Journal:
     def unwritten(self) -> bool:
         """Whether there is something that a process which is killed now would lose."""
         return bool(self._pending) or (self._news and time.monotonic() >= self._metrics_at)
+
+    @property
+    def useful(self) -> bool:
+        """Whether there are spans or totals in it."""
+        return self._has_spans or self._has_totals
+
+    @property
+    def missing(self) -> str:
+        """What could not be written, in words; nothing if all was."""
+        spans = [f"{self.dropped} span{'s' * (self.dropped != 1)}"] if self.dropped else []
+        return " and ".join([*spans, *(["the last totals"] if self._lacks_totals else [])])
 
     def tick(self, snapshot: Snapshot, *, busy: bool = True) -> None:
         """About once a second while there is something to tell: what the devices have used so far, and the spans that ended.
@@ -101,13 +113,14 @@ class Journal:
     def _write_spans(self) -> None:
         spans, self._pending = self._pending, []
         if spans:
-            self._write(lambda: encode_spans(spans), spans=len(spans))
+            self._has_spans = self._write(lambda: encode_spans(spans), spans=len(spans)) or self._has_spans
 
     def _write_metrics(self, snapshot: Snapshot) -> None:
         self._metrics_at, self._news = time.monotonic() + _METRICS_EVERY_S, False
         data = None if self._reader is None else self._reader.get_metrics_data()
         if data is not None:
-            self._write(lambda: encode_metrics(dated(data, self._start_unix_ns, snapshot.unix_ns)), spans=0)
+            told = self._write(lambda: encode_metrics(dated(data, self._start_unix_ns, snapshot.unix_ns)), spans=0)
+            self._has_totals, self._lacks_totals = told or self._has_totals, not told
 
     def _write_device_energy(self, snapshot: Snapshot) -> None:
         """``hw.energy`` alone, so that power over time can be drawn, without collecting everything every second."""
@@ -150,13 +163,13 @@ class Journal:
             except FileExistsError:  # noqa: PERF203 - somebody else's: two runs in one file would be no run
                 self.path = self._new_path()
 
-    def _write(self, request: Callable[[], dict[str, Any]], *, spans: int) -> None:
+    def _write(self, request: Callable[[], dict[str, Any]], *, spans: int) -> bool:
         try:
             text = json.dumps(request(), separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         except Exception as error:  # noqa: BLE001 - a value that somebody put on a span
             self.dropped += spans
             self._complain("journal:encode", f"some results could not be written to the journal ({error!r}); totals are kept")
-            return
+            return False
         # Text that is no text, as a file name that is not UTF-8 gives, becomes question marks.
         line = text.encode(errors="replace") + b"\n"
         try:
@@ -179,3 +192,5 @@ class Journal:
                 f"the journal {self.path} cannot be written ({error.strerror or error}); what does not fit is lost, totals are "
                 "kept; make room, or choose another place with IMPACTSDK_DIRECTORY",
             )
+            return False
+        return True

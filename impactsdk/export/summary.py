@@ -14,8 +14,8 @@ __all__ = ["impact_lines", "summarise"]
 _MOST_OPERATIONS = 8
 
 
-def summarise(snapshot: Snapshot, journal: Path | None) -> str:
-    """What the run cost, how that was found, and where the details are."""
+def summarise(snapshot: Snapshot, journal: Path | None, *, lacks: str = "") -> str:
+    """What the run cost, how that was found, and where the details are; ``lacks`` says which of them could not be written."""
     totals = snapshot.totals
     operations = totals.operations
     if not operations:
@@ -42,7 +42,9 @@ def summarise(snapshot: Snapshot, journal: Path | None) -> str:
         more = f" and {len(snapshot.channels) - 4} more" if len(snapshot.channels) > 4 else ""
         lines.append(f"  from {how}{more}; boundary {snapshot.boundary}")
     if journal is not None:
-        lines.append(f"  details in {_from_here(journal)}")
+        lines.append(f"  details in {_from_here(journal)}{f', without {lacks}: they could not be written' if lacks else ''}")
+    elif lacks:
+        lines.append(f"  no details: {lacks} could not be written")
     return "\n".join(lines) + "\n"
 
 

@@ -176,6 +176,32 @@ def test_a_full_disk_is_told_once_and_the_lines_that_fit_stay_readable(tmp_path:
     assert 0 < len(spans_in(lines)) < 40
 
 
+@pytest.mark.parametrize(("size", "said"), [(6000, "without 3"), (10, "no details: 40 spans and the last totals could not be")])
+def test_the_summary_says_what_a_full_disk_has_cost(tmp_path: Path, size: int, said: str) -> None:
+    _, errors = script(
+        f"""
+        import resource, signal, warnings
+        from impactsdk import Meter, Settings
+        from impactsdk.testing import SimulatedSource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        warnings.simplefilter("ignore")
+        meter = Meter(Settings.load({{}}, export="journal,summary"), sources=[SimulatedSource(100.0)])
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        for _ in range(40):
+            with meter.measured("x"):
+                pass
+            meter.flush()
+        meter.close()
+        """,
+        tmp_path,
+    )
+    last = errors.splitlines()[-1]
+    assert said in last
+    assert "and the last totals" in last
+    assert "could not be written" in last
+
+
 def test_a_killed_process_leaves_the_lines_of_its_last_seconds(tmp_path: Path) -> None:
     process = start(
         """
