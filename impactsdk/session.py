@@ -151,8 +151,10 @@ class Session(Recorder):
                     break
                 done.wait(min(left_s, 0.2))
             if not getattr(region, "settled", False):
+                slow = [curve.channel.id for curve in self.accounts.curves if 2.5e-9 * (curve.tick_ns or 0.0) > timeout_s]
                 raise SettleTimeoutError(
-                    f"no reading that covers {region.name!r} came within {timeout_s} s: the meter is closed, or a device hangs"
+                    f"no reading that covers {region.name!r} came within {timeout_s} s: "
+                    + (f"{' and '.join(slow)} must be waited for longer" if slow else "the meter is closed, or a device hangs")
                 )
         measurement = getattr(region, "measurement", None)
         if measurement is None:

@@ -22,6 +22,11 @@ _STALL_NS = 500_000_000
 """How long a counter whose tick is unknown may stand still before F is taken as flat."""
 SILENCE_NS = 1_000_000_000
 """How long a device may not answer, by default, before spans stop waiting for it."""
+_PATIENCE_NS = 30_000_000_000
+"""The same where a long tick was found out, at most: one that was declared is meant."""
+_GLITCH_NS = 10_000_000_000
+_GLITCH_W = 3_000.0
+"""A counter that began anew and is back where it was within so long, by more than any board or package uses, was never reset."""
 _ABSURD_W = 1e6
 """No board, package or module uses a megawatt: a jump that implies more is not energy."""
 
@@ -53,6 +58,7 @@ class Curve:
         self._bent_before: Knot | None = None
         self._failing = False
         self._suspect: tuple[float, int] | None = None
+        self._before_reset: tuple[float, int] | None = None
         self.max_power_w = math.inf if channel.max_power_w is None else channel.max_power_w
         """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
 
@@ -96,6 +102,9 @@ class Curve:
                 self._failing = True
                 return self._restart(energy_j, before_ns, after_ns, low_j, high_j) if agrees else None
         self._suspect = None
+        if self._before_reset is not None and self._was_no_reset(energy_j, step_j, after_ns):
+            self.lost_readings += 1
+            return self._restart(energy_j, before_ns, after_ns, low_j, high_j)
         self._read_ns, self._answered_ns = before_ns, after_ns
         if step_j == 0 and self._tick.declared_ns is None:
             self._seen_ns = before_ns
@@ -104,8 +113,8 @@ class Curve:
         return self._knot(step_j, energy_j, before_ns, after_ns, low_j, high_j)
 
     def _begin(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
-        lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
-        knot = Knot((before_ns + after_ns) // 2, lo_ns, after_ns, 0.0, first=True, failed=True, lost=True)
+        lo_ns, at_ns = self._tick.first(before_ns, after_ns)
+        knot = Knot(at_ns, lo_ns, after_ns, 0.0, first=True, failed=True, lost=True)
         if math.isfinite(self.max_power_w):
             knot.lost_j = self.max_power_w * (knot.hi_ns - knot.at_ns) * 1e-9
         self._accept(knot, energy_j, before_ns, low_j, high_j)
@@ -114,15 +123,25 @@ class Curve:
     def _restart(self, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None) -> Knot:
         previous, last = self.knots[-1], self._last_real
         assert last is not None
-        at_ns = max(previous.at_ns + 1, (before_ns + after_ns) // 2)
         # As at the beginning: the value may have been reached long before it was first seen.
-        lo_ns = NEVER_NS if self._tick.declared_ns is None else before_ns - self._tick.declared_ns
+        lo_ns, at_ns = self._tick.first(before_ns, after_ns)
+        at_ns = max(previous.at_ns + 1, at_ns)
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
         since_ns = last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns
         knot.lost_j = self.max_power_w * (knot.hi_ns - since_ns) * 1e-9
         self._suspect = None
+        self._before_reset = (self._raw_j, after_ns)
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
+
+    def _was_no_reset(self, energy_j: float, step_j: float, after_ns: int) -> bool:
+        """Whether a driver that had shown nonsense, as zero for a while, shows the counter again: then that step is no energy."""
+        assert self._before_reset is not None
+        before_j, reset_ns = self._before_reset
+        if after_ns - reset_ns > _GLITCH_NS:
+            self._before_reset = None
+            return False
+        return energy_j >= before_j and step_j > _GLITCH_W * (after_ns - self._seen_ns) * 1e-9
 
     def _knot(
         self, step_j: float, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None
@@ -280,6 +299,8 @@ class Curve:
         else:
             settled_ns = min(last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns, last.at_ns)
         patience_ns = _STALL_NS if self.tick_ns is None else max(150_000_000, round(2.5 * self.tick_ns))
+        if self._tick.observed:
+            patience_ns = min(patience_ns, _PATIENCE_NS)
         if now_ns - self._answered_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
         if self._read_ns - last.hi_ns > patience_ns or (final and self._read_ns > settled_ns):

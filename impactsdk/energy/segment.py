@@ -254,6 +254,7 @@ class Timeline:
     def __init__(self, curves: Sequence[Curve], start_ns: int) -> None:
         self.curves = curves
         self.until_ns = start_ns
+        self._settled = False  # whether all curves have got as far as that
         self._failed_ns = 0.0
         self._lost = (0, 0.0, 0.0)
 
@@ -265,10 +266,11 @@ class Timeline:
         """
         until_ns = min([curve.settled_ns(now_ns, final=final) for curve in self.curves], default=now_ns)
         if until_ns <= self.until_ns:
-            if final or late:
+            if final or (late and self._settled):
                 yield self._cut(self.until_ns)
             return
         cuts = {knot.at_ns for curve in self.curves for knot in curve.knots if self.until_ns < knot.at_ns < until_ns}
+        self._settled = True
         for end_ns in [*sorted(cuts), until_ns]:
             yield self._cut(end_ns)
         for curve in self.curves:

@@ -10,6 +10,8 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
+from impactsdk.energy.knot import NEVER_NS
+
 __all__ = ["Tick"]
 
 _FAST_NS = 10_000_000
@@ -51,6 +53,12 @@ class Tick:
         """A reading showed nothing new."""
         self._changes_in_a_row = 0
 
+    def first(self, before_ns: int, after_ns: int) -> tuple[int, int]:
+        """The same as :meth:`place` of the first value that a reading shows, of which it is not known since when it is shown."""
+        if self.declared_ns is None:
+            return NEVER_NS, (before_ns + after_ns) // 2
+        return before_ns - self.declared_ns, (before_ns + after_ns - self.declared_ns) // 2
+
     def place(self, seen_ns: int, before_ns: int, after_ns: int, *, begun: bool) -> tuple[int, int]:
         """When the counter took the value that a reading between ``before_ns`` and ``after_ns`` was the first to show.
 
@@ -64,7 +72,7 @@ class Tick:
         if self.declared_ns is not None:
             # Also for a value that has changed since the last reading: one that is a mean over the tick changes at each
             # reading, and yet may tell of an instant before the last one.
-            return before_ns - self.declared_ns, (before_ns + after_ns - self.declared_ns) // 2
+            return self.first(before_ns, after_ns)
         return seen_ns, self._place(seen_ns, after_ns, begun=begun)
 
     def _place(self, lo_ns: int, hi_ns: int, *, begun: bool) -> int:

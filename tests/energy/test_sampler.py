@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from impactsdk import Meter, Settings
-from impactsdk.errors import DegradedWarning, SourceFailedError, SourceUnavailableError
+from impactsdk.errors import DegradedWarning, SettleTimeoutError, SourceFailedError, SourceUnavailableError
 from impactsdk.model import Channel, Measurement, Reading
 from impactsdk.testing import FakeClock, SimulatedSource, wait_until
 
@@ -431,3 +431,112 @@ def test_many_boards_with_phases_of_their_own_are_not_read_more_often_for_it(num
             assert reads[-1] - reads[29] <= 50 * reads_a_tick
         clock.advance(1.0)
         assert whole.result().energy_j == pytest.approx(number * 200.0 * 8.0, rel=0.01)
+
+
+# --- devices whose values are old, coarse or nonsense for a while ----------------------------------------------------------------
+
+
+class Shown:
+    """A device of which the test says what it shows, and how its channel is described."""
+
+    def __init__(self, clock: FakeClock, shown_j: Callable[[float], float], **channel: Any) -> None:
+        self.name, self.lazy, self.counts = "shown", True, True
+        self._clock, self._begun_ns, self._shown_j = clock, clock.now_ns(), shown_j
+        self._channel = {"id": "shown:0", "type": "gpu", "method": "shown", **channel}
+
+    def open(self, clock: FakeClock) -> list[Channel]:
+        return [Channel(**self._channel)]
+
+    def read(self) -> Iterator[Reading]:
+        yield Reading("shown:0", self._shown_j((self._clock.now_ns() - self._begun_ns) * 1e-9))
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("seconds", [0.05, 0.3, 2.0])
+def test_the_first_region_on_a_counter_whose_values_are_old_is_not_charged_to_what_was_before_it(
+    beside: bool, seconds: float
+) -> None:
+    """A mean over the last second, as NVML's power is; what it shows at first was used before anybody looked."""
+    clock = FakeClock()
+    old = Shown(clock, lambda second: 100.0 * (second - 0.5) + 1_000.0, tick_s=1.0, max_power_w=330.0)
+    others = [SimulatedSource(0.0, id="b:0", max_power_w=10.0)] if beside else []
+    with meter_of(old, *others, clock=clock) as meter:
+        with meter.measured("first") as first:
+            clock.advance(seconds)
+        clock.advance(3.0)
+        found, totals = first.result(), meter.totals()
+    assert found.energy_j == pytest.approx(100.0 * seconds)
+    assert found.energy_low_j <= 100.0 * seconds <= found.energy_high_j <= 340.0 * seconds + 1e-9  # type: ignore[operator]
+    assert totals.attributed_j + totals.unattributed_j == pytest.approx(sum(totals.channels.values()))
+
+
+def test_the_first_region_on_a_counter_that_says_it_is_coarse_has_the_truth_in_its_interval() -> None:
+    clock = FakeClock()
+    coarse = Shown(clock, lambda second: 300.0 * ((second + 0.36) // 0.5) * 0.5, tick_s=0.5)
+    with meter_of(coarse, SimulatedSource(0.0, id="b:0", max_power_w=10.0), clock=clock) as meter:
+        with meter.measured("first") as first:
+            clock.advance(0.008)
+        for _ in range(8):
+            clock.advance(0.1)
+        found = first.result()
+    assert found.energy_low_j <= 300.0 * 0.008 <= found.energy_high_j  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("tick_s", [None, 0.0, 0.002])
+@pytest.mark.parametrize("until_s", [1.7, 1.75, 2.2])
+def test_a_driver_that_shows_zero_for_a_while_has_not_used_what_it_shows_afterwards(
+    tick_s: float | None, until_s: float
+) -> None:
+    """No power limit is known that would say so."""
+    clock = FakeClock()
+    odd = Shown(clock, lambda second: 0.0 if 1.5 < second < until_s else 30.0 * second + 5_000.0, tick_s=tick_s)
+    regions = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegradedWarning)
+        with meter_of(odd, clock=clock) as meter:
+            for _ in range(4):
+                with meter.measured("second") as region:
+                    clock.advance(1.0)
+                regions.append(region)
+            clock.advance(1.0)
+            found = [region.result() for region in regions]
+            totals = meter.totals()
+    assert sum(totals.channels.values()) <= 150.1
+    assert found[1].quality == "partial"
+    for one in found:
+        assert one.energy_low_j <= 30.0 + 1e-9  # type: ignore[operator]
+        assert one.energy_high_j is None or one.energy_high_j >= 30.0 - 1e-9
+    assert found[0].energy_j == pytest.approx(30.0, rel=0.01)
+    assert found[3].energy_j == pytest.approx(30.0, rel=0.01)
+
+
+def test_a_counter_that_was_truly_reset_counts_on() -> None:
+    clock = FakeClock()
+    reset = Shown(clock, lambda second: 30.0 * second + (40.0 if second < 1.5 else -45.0), tick_s=0.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegradedWarning)
+        with meter_of(reset, clock=clock) as meter:
+            with meter.measured("whole") as region:
+                clock.advance(12.0)
+            clock.advance(1.0)
+            found = region.result()
+    assert found.energy_j == pytest.approx(360.0, rel=0.1)  # less what it used while the reset was not certain
+    assert found.quality == "partial"
+
+
+def test_a_coarse_counter_is_waited_for_and_an_error_says_so() -> None:
+    clock = FakeClock()
+    plug = Shown(clock, lambda second: 300.0 * second // 3_600 * 3_600, type="enclosure", resolution_j=3_600.0)
+    with meter_of(SimulatedSource(100.0), plug, clock=clock) as meter:
+        for _ in range(60):
+            with meter.measured("step", span=False):
+                clock.advance(1.0)
+        with meter.measured("last") as last:
+            clock.advance(0.5)
+        with pytest.raises(SettleTimeoutError, match="shown:0 must be waited for longer"):
+            last.result(timeout_s=0.1)
+        clock.advance(35.0)
+        assert last.result().energy_j is not None
