@@ -26,7 +26,7 @@ _PATIENCE_NS = 30_000_000_000
 """The same where a long tick was found out, at most: one that was declared is meant."""
 _GLITCH_NS = 10_000_000_000
 _GLITCH_W = 3_000.0
-"""A counter that began anew and is back where it was within so long, by more than any board or package uses, was never reset."""
+"""A counter that began anew and is back where it was so soon, by more than any board or package uses, was never reset."""
 _ABSURD_W = 1e6
 """No board, package or module uses a megawatt: a jump that implies more is not energy."""
 
@@ -135,7 +135,7 @@ class Curve:
         return knot
 
     def _was_no_reset(self, energy_j: float, step_j: float, after_ns: int) -> bool:
-        """Whether a driver that had shown nonsense, as zero for a while, shows the counter again: then that step is no energy."""
+        """Whether a driver that showed nonsense, as zero for a while, shows the counter again: then that step is no energy."""
         assert self._before_reset is not None
         before_j, reset_ns = self._before_reset
         if after_ns - reset_ns > _GLITCH_NS:

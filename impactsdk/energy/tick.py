@@ -54,7 +54,7 @@ class Tick:
         self._changes_in_a_row = 0
 
     def first(self, before_ns: int, after_ns: int) -> tuple[int, int]:
-        """The same as :meth:`place` of the first value that a reading shows, of which it is not known since when it is shown."""
+        """As :meth:`place`, of the first value that is read, of which it is not known since when it is shown."""
         if self.declared_ns is None:
             return NEVER_NS, (before_ns + after_ns) // 2
         return before_ns - self.declared_ns, (before_ns + after_ns - self.declared_ns) // 2

@@ -433,7 +433,7 @@ def test_many_boards_with_phases_of_their_own_are_not_read_more_often_for_it(num
         assert whole.result().energy_j == pytest.approx(number * 200.0 * 8.0, rel=0.01)
 
 
-# --- devices whose values are old, coarse or nonsense for a while ----------------------------------------------------------------
+# --- devices whose values are old, coarse or nonsense for a while -----------------------------------------------------------
 
 
 class Shown:
