@@ -94,6 +94,7 @@ class Meter:
         clock: Clock | None = None,
     ) -> None:
         self._given = settings
+        self._names: Mapping[str, Any] = {}  # what configure() was told last
         self._parts = {"sources": sources, "factors": factors}
         self._providers = (tracer_provider, meter_provider)
         self._clock = clock or SystemClock()
@@ -327,11 +328,16 @@ class Meter:
         """Close and forget the settings: the environment is read again at the next region. For tests."""
         with self._turning:
             self._renew(None)
+            self._names = {}
             self.listeners.clear()
 
-    def configure(self, settings: Settings) -> None:
+    def configure(self, names: Mapping[str, Any]) -> None:
         """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
         with self._turning:
+            names = names or self._names
+            settings = Settings.load(**names)
+            _check(settings)
+            self._names = names
             session = self.session
             if not _runs(session) or session.late or not settings.same_as(self.settings):
                 self._renew(settings)
@@ -343,8 +349,10 @@ class Meter:
                 self.close()
             with self._lock:
                 if not _runs(self.session):  # else another thread has begun just now
+                    if settings is None or self._settings is None or not settings.same_as(self._settings):
+                        self._last_totals = _nothing()  # else they are those of the last run of the same
                     self._given = self._settings = settings
-                    self.session, self._closed, self._last_totals = None, False, _nothing()
+                    self.session, self._closed = None, False
                     return
 
     @contextmanager
@@ -421,15 +429,14 @@ def default_meter() -> Meter:
 def configure(**settings: Any) -> Meter:
     """Set up the default meter and return it. Optional: without it the environment and the defaults hold.
 
-    Takes the names of :class:`impactsdk.Settings`, as keywords only. The same call twice changes nothing; another one, after
-    something was measured, settles and writes that first and measures anew.
+    Takes the names of :class:`impactsdk.Settings`, as keywords only. The same call twice changes nothing, and neither does one
+    without any names: what was set stays. Another one, after something was measured, settles and writes that first and
+    measures anew.
 
     Raises:
         ConfigurationError: A name or a value cannot be used; what ran goes on unchanged.
     """
-    loaded = Settings.load(**settings)
-    _check(loaded)
-    _default.configure(loaded)
+    _default.configure(settings)
     return _default
 
 

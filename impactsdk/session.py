@@ -374,8 +374,7 @@ class Session(Recorder):
                 region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
             if span is not None:
                 spanned: Any = region
-                end_unix_ns = spanned.start_unix_ns + spanned.exit_ns - spanned.start_ns
-                end_span(span, measurement, end_unix_ns, interrupted=getattr(region, "interrupted", False))
+                end_span(span, measurement, spanned.end_unix_ns, interrupted=getattr(region, "interrupted", False))
                 if self._outputs.journal is not None:
                     self._outputs.journal.add(span)
             if self._instruments and (energy_j := self.accounts.energy_j(region)) is not None:

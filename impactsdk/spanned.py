@@ -32,6 +32,12 @@ class SpanRegion(Region):
     """The same instant as ``start_unix_ns``, on the clock by which the end is found; the region begins a little later."""
     otel_token: Token[Context] | None
 
+    @property
+    def end_unix_ns(self) -> int:
+        """Wall-clock end of what has been left."""
+        assert self.exit_ns is not None
+        return self.start_unix_ns + self.exit_ns - self.start_ns
+
     # Entering and leaving differ from Region's by the span alone; said twice, since each call inside costs the caller.
 
     def __enter__(self) -> Region:
@@ -138,8 +144,7 @@ class SpanRegion(Region):
                 span.set_status(Status(StatusCode.ERROR, type(error).__name__))  # now: the error's own text may fail
                 span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
                 # When the block ended with it, and not now, which is after the span's end.
-                ended_ns = None if self.exit_ns is None else self.start_unix_ns + self.exit_ns - self.enter_ns
-                span.record_exception(error, timestamp=ended_ns)
+                span.record_exception(error, timestamp=None if self.exit_ns is None else self.end_unix_ns)
         except Exception as ours:  # noqa: BLE001 - recording the user's error must not replace it
             recorder.complain("tracer", f"an exception could not be recorded on its span ({ours!r})")
 

@@ -280,3 +280,22 @@ print(r.result().method, r.result().nature, r.result().energy_j is not None)
     method, nature, known = output.split()
     assert method.startswith("model")
     assert (nature, known) == ("estimated", "True")
+
+
+def test_configure_without_names_gives_the_meter_as_it_was_set() -> None:
+    meter = impactsdk.configure(export="none", sources=[SimulatedSource(100.0)], pue=1.5)
+    with impactsdk.measured("x"):
+        pass
+    assert impactsdk.flush()
+    assert impactsdk.configure() is meter
+    assert meter.settings.pue == 1.5
+    assert meter.totals().operations["x"].count == 1
+    impactsdk.shutdown()
+    assert impactsdk.configure().totals().operations["x"].count == 1
+    with impactsdk.measured("y"):
+        pass
+    assert impactsdk.flush()
+    assert list(meter.totals().operations) == ["y"]
+    impactsdk.configure(export="none", sources="none")
+    assert meter.totals().operations == {}
+    assert meter.settings.pue is None

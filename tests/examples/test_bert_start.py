@@ -57,7 +57,11 @@ def workload(*lines: str) -> str:
     code = "from examples.bert.checkpoint import ModelError\ndef run(options, data, source, *, record):\n"
     code += "".join(f"    {line}\n" for line in lines)
     name = "examples.bert.workload"
-    return f"import sys, types; sys.modules[{name!r}] = module = types.ModuleType({name!r})\nexec({code!r}, vars(module))"
+    root = str(Path(__file__).parents[2])
+    return (
+        f"import sys, types; sys.path.append({root!r})\n"
+        f"sys.modules[{name!r}] = module = types.ModuleType({name!r})\nexec({code!r}, vars(module))"
+    )
 
 
 def test_a_run_that_cannot_go_on_ends_with_the_table_of_what_has_run(run_example):
