@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Outputs", "came_late", "resolve"]
 
 _Complain = Callable[[str, str], None]
+_MOST_SETS = 20_000
 _SIGNALS: tuple[Signal, Signal] = ("traces", "metrics")
 
 
@@ -58,6 +59,17 @@ def _app_meter_provider() -> metrics.MeterProvider | None:
     # The proxy's class is not public; it is what is there while nobody has set one.
     unset = isinstance(provider, metrics.NoOpMeterProvider) or type(provider).__name__ == "_ProxyMeterProvider"
     return None if unset else provider
+
+
+def _roomy(reader: Callable[..., Any], *arguments: Any) -> Any:
+    """A reader that takes a set of attributes for each name that the totals tell apart, several times over."""
+    from opentelemetry.sdk.metrics import Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter
+
+    kinds = (Histogram, ObservableCounter, ObservableGauge, ObservableUpDownCounter)
+    try:
+        return reader(*arguments, cardinality_limits=dict.fromkeys(kinds, _MOST_SETS))
+    except TypeError:  # an older one knows no limits
+        return reader(*arguments)
 
 
 class _Resolving:
@@ -165,7 +177,9 @@ class _Resolving:
         delivery = MetricDelivery(its)
         if name != "console":
             self._outputs.arrivals.append(delivery)
-        provider = MeterProvider([PeriodicExportingMetricReader(delivery)], resource=self._described(), shutdown_on_exit=False)
+        provider = MeterProvider(
+            [_roomy(PeriodicExportingMetricReader, delivery)], resource=self._described(), shutdown_on_exit=False
+        )
         delivery.at_ns = instruments_on(provider, self._version).at_ns
         return provider
 
@@ -216,7 +230,7 @@ class _Resolving:
         from opentelemetry.sdk.metrics import MeterProvider
         from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-        reader = InMemoryMetricReader()
+        reader = _roomy(InMemoryMetricReader)
         values = MeterProvider([reader], resource=self._described(), shutdown_on_exit=False)
         self._outputs.owned.append(values)
         return Journal(self._settings.directory, self._described(), reader, self._version, self._complain), values

@@ -102,13 +102,14 @@ def utilization(snapshot: Snapshot) -> Iterator[Observation]:
 def energy(snapshot: Snapshot) -> Iterator[Observation]:
     """What each operation owes, and what belongs to none."""
     fixed = {semconv.BOUNDARY: snapshot.boundary}
-    for name, operation in snapshot.totals.operations.items():
-        for kind, energy_j in operation.energy_by_type.items():
-            yield Observation(energy_j, {semconv.OPERATION: name, semconv.HW_TYPE: kind, semconv.STATE: "attributed", **fixed})
+    # First what there is once: a reader that takes only so many sets of attributes lumps the last ones together.
     for state, by_type in snapshot.by_type_j.items():
         if state != "attributed":
             for kind, energy_j in by_type.items():
                 yield Observation(energy_j, {semconv.HW_TYPE: kind, semconv.STATE: state, **fixed})
+    for name, operation in snapshot.totals.operations.items():
+        for kind, energy_j in operation.energy_by_type.items():
+            yield Observation(energy_j, {semconv.OPERATION: name, semconv.HW_TYPE: kind, semconv.STATE: "attributed", **fixed})
 
 
 def open_energy(snapshot: Snapshot) -> Iterator[Observation]:
@@ -128,10 +129,10 @@ def open_energy(snapshot: Snapshot) -> Iterator[Observation]:
 def _impacts(snapshot: Snapshot) -> Iterator[tuple[Impact, dict[str, Any]]]:
     """The impact of each operation, and of what belonged to none, with the declarations that go with each value."""
     fixed = {semconv.BOUNDARY: snapshot.boundary, semconv.METHOD: "+".join(dict.fromkeys(c.method for c in snapshot.channels))}
+    yield snapshot.unattributed, {semconv.STATE: "unattributed", **fixed}
     for name, operation in snapshot.totals.operations.items():
         unit = {} if operation.unit is None else {semconv.FUNCTIONAL_UNIT_NAME: operation.unit}
         yield operation.impact, {semconv.OPERATION: name, semconv.STATE: "attributed", **unit, **fixed}
-    yield snapshot.unattributed, {semconv.STATE: "unattributed", **fixed}
 
 
 def _declared(impact: Impact, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -189,9 +190,9 @@ def durations(snapshot: Snapshot) -> Iterator[Observation]:
 
 def own_times(snapshot: Snapshot) -> Iterator[Observation]:
     """Own time, and the time outside."""
+    yield Observation(snapshot.unattributed_s, {semconv.STATE: "unattributed"})
     for name, operation in snapshot.totals.operations.items():
         yield Observation(operation.self_duration_s, {semconv.OPERATION: name, semconv.STATE: "attributed"})
-    yield Observation(snapshot.unattributed_s, {semconv.STATE: "unattributed"})
 
 
 def counts(snapshot: Snapshot) -> Iterator[Observation]:

@@ -15,7 +15,7 @@ from impactsdk import DegradedWarning, JournalError, Meter, Settings
 from impactsdk.cli.main import main
 from impactsdk.report import recompute
 from impactsdk.report.balance import balance
-from impactsdk.testing import SimulatedSource
+from impactsdk.testing import FakeClock, SimulatedSource
 from tests.report.test_recompute import recorded
 
 
@@ -208,3 +208,25 @@ def test_spans_that_came_after_the_last_totals_of_a_killed_process_are_left_out(
         lines.writelines(later)
     assert later
     assert balance(journal) == before
+
+
+def test_a_run_of_more_names_than_are_told_apart_adds_up(tmp_path: Path) -> None:
+    clock = FakeClock()
+    settings = Settings.load({}, export="journal", directory=tmp_path)
+    with (
+        pytest.warns(DegradedWarning, match="more than 2000"),
+        Meter(settings, sources=[SimulatedSource(100.0)], clock=clock) as meter,
+    ):
+        for number in range(2_010):
+            with meter.measured(f"name {number}", span=False):
+                pass
+        with meter.measured("name 7", span=False):
+            clock.advance(1.0)
+        clock.advance(1.0)
+        assert meter.flush()
+    [journal] = tmp_path.glob("*.jsonl")
+    found = balance(journal)
+    assert found.adds_up
+    assert found.regions_j == pytest.approx(100.0)
+    assert len(found.without_span) == 2_001
+    assert recompute(journal).operations["name 7"].energy_j == pytest.approx(100.0)
