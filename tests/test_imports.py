@@ -23,7 +23,7 @@ FLOORS = [
     ["protocols"],
     ["setting_values"],
     ["settings"],
-    ["energy.vector", "energy.tick", "energy.knot", "energy.pool", "energy.budget"],
+    ["energy.vector", "energy.tick", "energy.knot", "energy.pool", "energy.budget", "energy.doubt"],
     [
         "energy.machine",
         "energy.curve",
@@ -73,6 +73,7 @@ NEIGHBOURS = {
     ("energy.ledger", "energy.segment"),
     ("energy.ledger", "energy.entry"),
     ("energy.entry", "energy.segment"),
+    ("energy.tick", "energy.knot"),
     ("energy.cpu_time", "energy.machine"),
     ("energy.cpu_time", "energy.registry"),
     ("energy.registry", "energy.machine"),

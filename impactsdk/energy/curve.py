@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 
+from impactsdk.energy.doubt import Doubt
 from impactsdk.energy.knot import NEVER_NS, Knot, bent
 from impactsdk.energy.tick import Tick
 from impactsdk.model import Channel
@@ -24,11 +25,6 @@ SILENCE_NS = 1_000_000_000
 """How long a device may not answer, by default, before spans stop waiting for it."""
 _PATIENCE_NS = 30_000_000_000
 """The same where a long tick was found out, at most: one that was declared is meant."""
-_GLITCH_NS = 10_000_000_000
-_GLITCH_W = 3_000.0
-"""A counter that began anew and is back where it was so soon, by more than any board or package uses, was never reset."""
-_ABSURD_W = 1e6
-"""No board, package or module uses a megawatt: a jump that implies more is not energy."""
 
 
 class Curve:
@@ -57,9 +53,8 @@ class Curve:
         self._settled_ns = NEVER_NS
         self._bent_before: Knot | None = None
         self._failing = False
-        self._suspect: tuple[float, int] | None = None
-        self._before_reset: tuple[float, int] | None = None
-        self.max_power_w = math.inf if channel.max_power_w is None else channel.max_power_w
+        self._doubt = Doubt(channel)
+        self.max_power_w = self._doubt.max_power_w
         """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
 
     # --- what comes in --------------------------------------------------------------------------------------------
@@ -92,19 +87,12 @@ class Curve:
         step_j = energy_j - self._raw_j
         # A counter that stood still shows at once what was used since it last moved.
         since_ns = self._seen_ns if self._tick.declared_ns is not None else min(self._seen_ns, last.at_ns)
-        if not self._plausible(step_j, after_ns - since_ns):
-            suspect, self._suspect = self._suspect, (energy_j, before_ns)
-            agrees = suspect is not None and self._plausible(energy_j - suspect[0], after_ns - suspect[1])
-            if suspect is not None and not agrees and self._raw_j < suspect[0] < energy_j:
-                self.max_power_w = math.inf  # it goes on rising like that: what is wrong is the power, not the counter
-            if agrees or not self._plausible(step_j, after_ns - since_ns):
-                self.lost_readings += 1
-                self._failing = True
-                return self._restart(energy_j, before_ns, after_ns, low_j, high_j) if agrees else None
-        self._suspect = None
-        if self._before_reset is not None and self._was_no_reset(energy_j, step_j, after_ns):
+        verdict = self._doubt.of(energy_j, self._raw_j, before_ns, after_ns, since_ns=since_ns, tick_ns=self.tick_ns)
+        self.max_power_w = self._doubt.max_power_w
+        if verdict != "true":
             self.lost_readings += 1
-            return self._restart(energy_j, before_ns, after_ns, low_j, high_j)
+            self._failing = True
+            return self._restart(energy_j, before_ns, after_ns, low_j, high_j) if verdict == "anew" else None
         self._read_ns, self._answered_ns = before_ns, after_ns
         if step_j == 0 and self._tick.declared_ns is None:
             self._seen_ns = before_ns
@@ -129,19 +117,9 @@ class Curve:
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
         since_ns = last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns
         knot.lost_j = self.max_power_w * (knot.hi_ns - since_ns) * 1e-9
-        self._suspect = None
-        self._before_reset = (self._raw_j, after_ns)
+        self._doubt.begins_anew(self._raw_j, after_ns)
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
-
-    def _was_no_reset(self, energy_j: float, step_j: float, after_ns: int) -> bool:
-        """Whether a driver that showed nonsense, as zero for a while, shows the counter again: then that step is no energy."""
-        assert self._before_reset is not None
-        before_j, reset_ns = self._before_reset
-        if after_ns - reset_ns > _GLITCH_NS:
-            self._before_reset = None
-            return False
-        return energy_j >= before_j and step_j > _GLITCH_W * (after_ns - self._seen_ns) * 1e-9
 
     def _knot(
         self, step_j: float, energy_j: float, before_ns: int, after_ns: int, low_j: float | None, high_j: float | None
@@ -161,11 +139,9 @@ class Curve:
             knot.low_gain = min(max((low_j - (self._raw_low_j or 0.0)) / step_j, 0.0), 1.0)
             knot.high_gain = max((high_j - (self._raw_high_j or 0.0)) / step_j, 1.0)
             self.stretched = True
-        if (
-            last.lo_ns > NEVER_NS
-            and step_j > 1.01 * self.max_power_w * (knot.hi_ns - last.lo_ns) * 1e-9 + self.channel.resolution_j
-        ):
-            self.max_power_w = math.inf  # it certainly drew more
+        if last.lo_ns > NEVER_NS:
+            self._doubt.certainly_used(step_j, knot.hi_ns - last.lo_ns)
+            self.max_power_w = self._doubt.max_power_w
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -224,14 +200,6 @@ class Curve:
     def shown_j(self) -> float:
         """What the counter showed at the last accepted reading."""
         return self._raw_j
-
-    def _plausible(self, step_j: float, elapsed_ns: int) -> bool:
-        """Whether the device can have used ``step_j`` since the last accepted value; a little slack for clocks and steps."""
-        if step_j < 0:
-            return False
-        most_w = min(4 * self.max_power_w, _ABSURD_W)
-        tick_ns = self.tick_ns if self.tick_ns is not None else 200_000_000
-        return step_j <= most_w * (elapsed_ns + tick_ns) * 1e-9 + 2 * self.channel.resolution_j + 1e-9
 
     @property
     def tick_ns(self) -> float | None:
