@@ -32,6 +32,8 @@ class Devices:
         self.registry = Registry(runtime_directory(settings.environ))
         self._settings, self._clock, self._complain = settings, clock, complain
         self._opened: list[Probe] = []
+        # A clock that is not the system's is not that of other processes either: nothing is divided by when they measured.
+        self._common_time = isinstance(clock, SystemClock)
         self._cpu_share: CpuShare | None = None
         self._cpu_sampled = False
 
@@ -111,7 +113,7 @@ class Devices:
             pass
         if boundary == "cgroup" and cgroup is None:
             self._complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
-        boards = [channel.id for channel in shared if channel.sharing == "board"]
+        boards = [channel.id for channel in shared if channel.sharing == "board" and self._common_time]
         joined_ns = self.registry.join(boundary=boundary, cgroup=cgroup, boards=boards, group=group_number(cgroup))
         if self.registry.error is not None:
             self._complain(
@@ -120,8 +122,7 @@ class Devices:
                 "by each; IMPACTSDK_RUNTIME_DIR names another place",
             )
         if any(channel.sharing == "cpu_time" for channel in shared):
-            # A clock that is not the system's is not that of other processes either.
-            directory = self.registry.directory if isinstance(self._clock, SystemClock) else None
+            directory = self.registry.directory if self._common_time else None
             self._cpu_share = CpuShare(boundary, self.registry, directory=directory, cgroup=cgroup)
         while boards and self._clock.now_ns() < joined_ns <= self._clock.now_ns() + 1_000_000_000:
             time.sleep(0.002)  # once: until then the others do not know of us
@@ -149,7 +150,7 @@ class Devices:
                 curve.divide(part[0], between=part[1:])
             if share.error is not None:
                 self._complain("pool", f"CPU energy is not divided together with other measuring processes: {share.error}")
-        elif sharing == "board" and len(curve.knots) > 1:
+        elif sharing == "board" and self._common_time and len(curve.knots) > 1:
             curve.divide(*self.registry.board_share(curve.channel.id, *curve.window_ns()))
 
     def leave(self) -> None:

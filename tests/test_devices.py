@@ -20,3 +20,18 @@ def test_a_second_source_with_the_same_channel_is_left_out_and_said() -> None:
         assert meter.flush()
         assert meter.totals().channels == pytest.approx({"gpu:0": 200.0})
     assert second.closed
+
+
+def test_with_a_clock_of_its_own_a_process_has_its_boards_to_itself() -> None:
+    clock = FakeClock()
+    source = SimulatedSource(100.0, sharing="board")
+    with Meter(Settings.load({}, export="none"), sources=[source], clock=clock) as meter:
+        with meter.measured("x") as region:
+            clock.advance(1.0)
+        clock.advance(1.0)
+        found = region.result()
+        assert meter.flush()
+        assert meter.totals().others_j == 0.0
+    assert found.energy_j == pytest.approx(100.0)
+    assert found.energy_low_j is not None
+    assert found.energy_low_j <= 100.0
