@@ -187,11 +187,18 @@ class RaplSource:
                     why = _denied_message(self._root, broken) if broken.denied else f"{broken.directory}: {broken.trouble}"
                     what = "energy" if kind == "package" else "DRAM energy"
                     self.degraded = f"the {what} of package-{package} is left out: {why}"
-        for zone in zones:
-            if zone.trouble is None and not zone.rises_uj:
-                _log.info("%s is left out: its counter stands still at %d uJ", zone.directory, zone.seen_uj[-1])
-        if not any(zone.kind == "package" for zone in chosen):
+        still = [zone for zone in zones if zone.trouble is None and not zone.rises_uj]
+        for zone in still:
+            _log.info("%s is left out: its counter stands still at %d uJ", zone.directory, zone.seen_uj[-1])
+        packages = [zone for zone in chosen if zone.kind == "package"]
+        if not packages:
             raise SourceUnavailableError(_nothing_message(self._root, zones), expected=not _hidden(self._root))
+        for zone in still:
+            elsewhere = any(other.package == zone.package and other.interface != zone.interface for other in packages)
+            if zone.kind == "package" and not elsewhere:
+                why = f"{zone.directory}: its counter stands still while others move"
+                said = f"{self.degraded}; " if self.degraded else ""
+                self.degraded = f"{said}the energy of {zone.name} is left out: {why}"
         return chosen
 
 

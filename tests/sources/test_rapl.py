@@ -289,6 +289,21 @@ def test_a_package_that_does_not_answer_is_left_out_and_said(tree: FakePowercap,
     assert "the energy of package-1 is left out" in str(source.degraded)
 
 
+@pytest.mark.parametrize("names", [("package-0", "package-1"), ("package-0-die-0", "package-0-die-1")])
+def test_a_package_that_stands_still_while_another_moves_is_left_out_and_said(
+    tree: FakePowercap, opened: Opened, names: tuple[str, str]
+) -> None:
+    tree.add("intel-rapl:0", names[0])
+    tree.add("intel-rapl:0:0", "dram")
+    tree.add("intel-rapl:1", names[1], power_w=0, start_uj=0)
+    tree.denied.add("intel-rapl:0:0")
+    source, channels = opened(tree)
+    assert list(channels) == [f"cpu:{names[0]}"]
+    assert "the DRAM energy of package-0 is left out" in str(source.degraded)
+    assert f"the energy of {names[1]} is left out" in str(source.degraded)
+    assert "stands still" in str(source.degraded)
+
+
 def test_counters_that_all_stand_still_are_absent(tree: FakePowercap, opened: Opened) -> None:
     tree.add("intel-rapl:0", "package-0", power_w=0, start_uj=0)
     tree.add("intel-rapl:0:0", "dram", power_w=0, start_uj=0)
@@ -303,9 +318,10 @@ def test_counters_that_all_stand_still_are_absent(tree: FakePowercap, opened: Op
 def test_one_counter_that_stands_still_is_left_out(tree: FakePowercap, opened: Opened) -> None:
     tree.add("intel-rapl:0", "package-0")
     tree.add("intel-rapl:0:0", "dram", power_w=0, start_uj=0)
-    _, channels = opened(tree)
+    source, channels = opened(tree)
     assert list(channels) == ["cpu:package-0"]
     assert tree.open_files == 1
+    assert source.degraded is None  # as in desktops, whose DRAM is not counted
 
 
 def test_the_look_is_over_as_soon_as_all_have_moved(tree: FakePowercap, opened: Opened) -> None:
