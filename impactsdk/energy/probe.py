@@ -203,8 +203,11 @@ def _number(value: object) -> float | None:
     """What a source gave as a number; not a number if it is none."""
     if value.__class__ is float:
         return value
-    if value is None or isinstance(value, str | bytes):
-        return None if value is None else math.nan
+    if value is None:
+        return None
+    # Text and truth values can be made a float, and are none: also numpy's, which is no subclass of Python's.
+    if isinstance(value, str | bytes) or type(value).__name__ in ("bool", "bool_"):
+        return math.nan
     try:
         return float(value)  # type: ignore[arg-type]
     except (TypeError, ValueError, OverflowError):

@@ -139,7 +139,7 @@ def test_a_source_that_says_it_is_gone_for_good_is_closed_and_not_asked_again(at
     assert found.coverage < 0.7
 
 
-NEVER_TRUE = [math.nan, math.inf, -math.inf, -1.0, "1 J", b"1", [], {}, object(), 10**400, 1j, None]
+NEVER_TRUE = [math.nan, math.inf, -math.inf, -1.0, "1 J", b"1", [], {}, object(), 10**400, 1j, True, False, None]
 
 
 @pytest.mark.parametrize(
@@ -154,6 +154,16 @@ def test_a_number_that_cannot_be_true_is_a_gap(energy_j: Any, always: bool) -> N
         assert found.energy_high_j < 600.0
     else:
         assert "cpu" not in found.energy_by_type
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "int64", "bool_"])
+def test_numpy_s_numbers_are_numbers_and_its_truth_values_are_not(kind: str) -> None:
+    numbers = getattr(pytest.importorskip("numpy"), kind)
+    odd = Odd(lambda n, clock: [Reading("odd:0", numbers(shown(clock)[0].energy_j))])
+    if kind == "bool_":
+        assert "cpu" not in checked(odd).energy_by_type
+    else:
+        assert checked(odd, expected=None, partial=False).energy_by_type["cpu"] == pytest.approx(150.0, abs=1.0)
 
 
 @pytest.mark.parametrize(
