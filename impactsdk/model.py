@@ -29,6 +29,10 @@ Boundary = Literal["process", "cgroup", "machine"]
 Quality = Literal["measured", "interpolated", "bounded", "estimated", "partial", "absent"]
 Sharing = Literal["exclusive", "cpu_time", "board"]
 
+_LONGEST_TICK_S = 3600.0
+"""Baseboard controllers refresh within seconds, smart plugs within minutes and meters of a utility each quarter of an hour; a
+declared tick beyond an hour is in another unit than seconds, and no region would ever be settled."""
+
 
 @dataclass(frozen=True, slots=True)
 class Channel:
@@ -40,7 +44,8 @@ class Channel:
         method: How the joules are found, with a version where that matters: ``nvml.total_energy``, ``rapl.package``.
         nature: ``measured`` for a counter, ``calculated`` for integrated power, ``estimated`` for a model.
         tick_s: The longest time between two refreshes of the counter, where the source knows it. ``0.0`` says that each
-            reading is exact at the instant of reading. ``None`` says unknown: the tick is then observed.
+            reading is exact at the instant of reading. ``None`` says unknown: the tick is then observed. An hour at the most; a
+            region is settled a tick later.
         max_power_w: A power that the device cannot exceed; it narrows the interval of short spans. ``None``: no such bound.
         min_power_w: A power that the device cannot go below.
         resolution_j: The step of the counter.
@@ -97,6 +102,8 @@ class Channel:
             known = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
             if not known or (math.isinf(value) and not endless):
                 raise ValueError(f"{self.id}: {name}={value!r}: expected a number >= 0{' or None' if unknown else ''}")
+        if self.tick_s is not None and self.tick_s > _LONGEST_TICK_S:
+            raise ValueError(f"{self.id}: tick_s={self.tick_s!r}: expected seconds, {_LONGEST_TICK_S:g} at the most")
         if self.max_power_w is not None and self.max_power_w < self.min_power_w:
             raise ValueError(f"{self.id}: max_power_w={self.max_power_w!r} is below min_power_w={self.min_power_w!r}")
 

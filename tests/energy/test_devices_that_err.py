@@ -118,6 +118,8 @@ class _nothing:  # noqa: N801
         {"resolution_j": math.nan},
         {"tick_s": -1.0},
         {"tick_s": math.inf},
+        {"tick_s": 1e9},
+        {"tick_s": 3601},
         {"min_power_w": 10.0, "max_power_w": 5.0},
     ],
 )
@@ -170,3 +172,8 @@ def test_without_any_answer_a_total_is_unknown_too() -> None:
         totals = here.totals()
     assert totals.operations["late"].energy_j is None
     assert totals.operations["late"].impact.carbon_g is None
+
+
+def test_a_meter_that_is_refreshed_each_quarter_of_an_hour_is_one_that_can_be_worked_with() -> None:
+    Channel(id="socket:0", type="enclosure", method="x", tick_s=900.0).check()
+    Channel(id="socket:0", type="enclosure", method="x", tick_s=3600).check()
