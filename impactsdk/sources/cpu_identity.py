@@ -9,7 +9,7 @@ Model numbers: Linux ``arch/x86/include/asm/intel-family.h``, ``arch/x86/kernel/
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = ["GENERIC", "Basis", "Processor", "Recognition", "parse_cpuinfo", "recognise"]
@@ -69,13 +69,16 @@ _INTEL: dict[int, str] = {
     **dict.fromkeys((61, 71, 79, 86), "Broadwell"),
     **dict.fromkeys((78, 94), "Skylake"),
     **dict.fromkeys((142, 158, 165), "Coffee Lake"),
-    **dict.fromkeys((106, 108, 134), "Ice Lake"),  # 134: what QEMU's Icelake-Server shows
+    **dict.fromkeys((106, 108, 134), "Ice Lake"),  # 134: what QEMU's Icelake-Server shows; see _ATOM_WITHOUT_AVX
     143: "Sapphire Rapids",
     207: "Emerald Rapids",
     **dict.fromkeys((173, 174), "Granite Rapids"),
 }
 # Family 6 without a row whose instruction sets would suggest a wrong one: Xeon Phi, and laptops and desktops with AVX-512.
 _INTEL_WITHOUT_ROW = frozenset({87, 102, 125, 126, 133, 140, 141, 167})
+
+# The number is that of an Atom core (Tremont, of Snow Ridge and Jacobsville), which has no AVX.
+_ATOM_WITHOUT_AVX = 134
 
 # Family -> (first model, last model, architecture).
 _AMD: dict[int, tuple[tuple[int, int, str], ...]] = {
@@ -98,7 +101,8 @@ _INTEL_FLAGS: tuple[tuple[frozenset[str], Recognition], ...] = (
     (frozenset({"avx512_vbmi2", "vaes"}), Recognition("Ice Lake", "flags")),
     (frozenset({"avx512_vnni"}), Recognition("Cascade Lake", "flags")),
     (frozenset({"avx512f"}), Recognition("Skylake", "flags")),
-    # From here on up to Skylake; "clflushopt" would make it one whose AVX-512 is hidden or missing, which says too little.
+    # One whose AVX-512 is missing, or hidden, which says too little: not taken (see _intel), but newer than what follows.
+    (frozenset({"avx2", "adx", "rdseed", "clflushopt"}), Recognition("Coffee Lake", "flags")),
     (frozenset({"avx2", "adx", "rdseed"}), Recognition("Broadwell", "flags")),
     (frozenset({"avx2", "bmi2"}), Recognition("Haswell", "flags")),
     (frozenset({"avx", "f16c", "rdrand"}), Recognition("Ivy Bridge", "flags")),
@@ -157,7 +161,7 @@ def recognise(processor: Processor, *, sys_vendor: str = "", product_name: str =
 
 def _intel(processor: Processor) -> Recognition | None:
     model = processor.model if processor.family == 6 else None
-    if model in _INTEL_WITHOUT_ROW:
+    if model in _INTEL_WITHOUT_ROW or (model == _ATOM_WITHOUT_AVX and "avx" not in processor.flags):
         return None
     by_flags = _by_flags(_INTEL_FLAGS, processor.flags)
     if by_flags is not None and by_flags.architecture not in _INTEL_AGE and "clflushopt" in processor.flags:
@@ -182,7 +186,14 @@ def _amd(processor: Processor) -> Recognition | None:
 
 
 def _by_flags(table: tuple[tuple[frozenset[str], Recognition], ...], flags: frozenset[str]) -> Recognition | None:
-    return next((recognition for needed, recognition in table if needed <= flags), None)
+    """The first row that fits; behind a hypervisor, which shows old instruction sets of new silicon, or any that is newer."""
+    newer: dict[str, None] = {}
+    for needed, found in table:
+        if needed <= flags:
+            newer.pop(found.architecture, None)
+            return replace(found, or_else=(*newer,)) if newer and "hypervisor" in flags else found
+        newer |= dict.fromkeys((found.architecture, *found.or_else))
+    return None
 
 
 def _provider(sys_vendor: str, product_name: str) -> str | None:

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impactsdk.sources.cpu_identity import GENERIC, Processor, Recognition, parse_cpuinfo, recognise
-from impactsdk.sources.cpu_model import power_table
+from impactsdk.sources.cpu_model import power_for, power_table
 
 INTEL, AMD = "GenuineIntel", "AuthenticAMD"
 
@@ -77,6 +77,7 @@ CPUS = {
     "Core i7-1165G7": (INTEL, 6, 140, 1, ICE_LAKE, GENERIC, "generic"),
     "Core i9-13900K": (INTEL, 6, 183, 1, f"{BROADWELL} clflushopt vaes avx_vnni", GENERIC, "generic"),
     "Xeon 6780E (Sierra Forest)": (INTEL, 6, 175, 3, f"{BROADWELL} clflushopt vaes avx_vnni", GENERIC, "generic"),
+    "Atom P5942B (Snow Ridge)": (INTEL, 6, 134, 4, "sse4_2 rdrand rdseed clflushopt clwb sha_ni gfni", GENERIC, "generic"),
     "Opteron 6276": (AMD, 21, 1, 2, "avx fma4", GENERIC, "generic"),
     "Zhaoxin KX-6000": ("CentaurHauls", 7, 59, 0, "avx avx2 bmi2", GENERIC, "generic"),
 }
@@ -137,6 +138,33 @@ def test_the_processor_goes_before_the_provider() -> None:
 def test_flags_that_three_architectures_share_name_the_others_too() -> None:
     found = recognise(Processor(vendor=INTEL, family=15, model=6, flags=frozenset(SAPPHIRE_RAPIDS.split())))
     assert found.or_else == ("Emerald Rapids", "Granite Rapids")
+
+
+INTEL_BY_AGE = ["Sandy Bridge", "Ivy Bridge", "Haswell", "Broadwell", "Coffee Lake", "Skylake", "Cascade Lake", "Ice Lake"]
+INTEL_BY_AGE += ["Sapphire Rapids", "Emerald Rapids", "Granite Rapids"]
+AMD_BY_AGE = [f"EPYC {generation} Gen" for generation in ("1st", "2nd", "3rd", "4th", "5th")]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "flags", "by_age"),
+    [
+        (INTEL, "avx avx2 bmi1 bmi2 f16c fma movbe", INTEL_BY_AGE[2:]),  # QEMU x86-64-v3
+        (INTEL, "avx", INTEL_BY_AGE),
+        (INTEL, SKYLAKE, INTEL_BY_AGE[5:]),
+        (INTEL, SAPPHIRE_RAPIDS, INTEL_BY_AGE[8:]),
+        (AMD, "avx2 sha_ni", AMD_BY_AGE),
+        (AMD, ZEN5, AMD_BY_AGE[4:]),
+    ],
+)
+def test_a_generic_model_behind_a_hypervisor_may_be_any_that_is_newer(vendor: str, flags: str, by_age: list[str]) -> None:
+    shown = Processor(vendor=vendor, family=15, model=107, stepping=1, flags=frozenset(f"{flags} hypervisor".split()))
+    found = recognise(shown)
+    assert (found.architecture, found.basis) == (by_age[0], "flags")
+    assert set(found.or_else) == set(by_age[1:])
+    power = power_for(found)
+    for newer in by_age:
+        assert power.max_low_w <= power_table()[newer].max_w <= power.max_high_w
+        assert power.idle_low_w <= power_table()[newer].idle_w <= power.idle_high_w
 
 
 def test_a_sandbox_that_does_not_know_the_stepping_is_understood() -> None:
