@@ -102,7 +102,8 @@ class Devices:
 
     def _begin_sharing(self) -> None:
         boundary = self._settings.boundary
-        shared = [curve.channel for curve in self.curves if curve.channel.sharing != "exclusive"]
+        alone = ("exclusive",) if self._common_time else ("exclusive", "board")
+        shared = [curve.channel for curve in self.curves if curve.channel.sharing not in alone]
         if boundary == "machine" or not shared:
             return
         cgroup = None
@@ -113,7 +114,7 @@ class Devices:
             pass
         if boundary == "cgroup" and cgroup is None:
             self._complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
-        boards = [channel.id for channel in shared if channel.sharing == "board" and self._common_time]
+        boards = [channel.id for channel in shared if channel.sharing == "board"]
         joined_ns = self.registry.join(boundary=boundary, cgroup=cgroup, boards=boards, group=group_number(cgroup))
         if self.registry.error is not None:
             self._complain(
