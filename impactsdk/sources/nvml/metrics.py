@@ -8,8 +8,9 @@ returns power averaged over 1 sec interval; on GA100 and older architectures, in
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from impactsdk.model import Nature
@@ -54,6 +55,10 @@ class Metric(Protocol):
     tick_s: float | None
     scope: str | None
 
+    @property
+    def interval_j(self) -> tuple[float, float] | None:
+        """The lower and the upper estimate of the same joules as of the last answer; ``None`` for a counter."""
+
     def energy_j(self) -> float:
         """Ask the board now: cumulative joules.
 
@@ -74,6 +79,7 @@ class EnergyCounter:
     nature: Nature = "measured"
     tick_s: float | None = None
     scope: str | None = None
+    interval_j: tuple[float, float] | None = None
 
     def __init__(self, driver: Driver, handle: Any) -> None:
         self._driver = driver
@@ -104,8 +110,17 @@ class PowerIntegral:
 
     A sample's instant is the middle of its call. Where samples are missing, the trapezoid spans the gap, and the missing
     readings tell that it is one. On boards whose samples are means over the last second (``tick_s`` 1.0) the integral is that
-    of the true power, about half a second late. A100 and H100 sample only a quarter of the time (Yang et al., arXiv
-    2312.02741): a load whose period is near theirs is misjudged, however long it is watched.
+    of the true power, about half a second late.
+
+    **How wrong it may be.** An instantaneous sample may be ``tick_s`` old: a step of power is seen up to that time, and the
+    time between two samples, late. As what rises falls again, each rise is given the error of both, its height times those
+    times: for so long the lower estimate takes the least of the samples, and the upper one is as far above the trapezoid.
+    This holds for certain where power steps no more than once between two refreshes. A faster load is in the interval if
+    samples meet both its powers (where each has half of the time, it spans from one to the other: half their difference, the
+    most that aliasing can do), but not if its period is near a multiple of the refreshes' and they meet one alone; nor is
+    what A100 and H100 use in the three quarters of the time that they do not sample (Yang et al., arXiv 2312.02741). Nothing
+    and the power limit would be bounds even then, and say nothing. A mean over a second misses nothing: what it is late by is
+    in the tick, and its estimates are the two ends of each step.
 
     Args:
         clock: Where time comes from.
@@ -123,8 +138,10 @@ class PowerIntegral:
     tick_s: float | None = AVERAGED_TICK_S
     scope: str | None = None
     nature: Nature = "calculated"
+    _low_j: float = 0.0
     _sum_j: float = 0.0
-    _last: tuple[int, float] | None = None
+    _high_j: float = 0.0
+    _recent: deque[tuple[int, float]] = field(default_factory=deque)
 
     def energy_j(self) -> float:
         """The integral up to now, joules."""
@@ -132,11 +149,28 @@ class PowerIntegral:
         power_w = self.sample_w()
         at_ns = (before_ns + self.clock.now_ns()) // 2
         self._check(power_w)
-        if self._last is not None:
-            last_ns, last_w = self._last
-            self._sum_j += (last_w + power_w) / 2 * (at_ns - last_ns) * 1e-9
-        self._last = (at_ns, power_w)
+        recent = self._recent
+        if recent:
+            last_ns, last_w = recent[-1]
+            step_s, mean_w = (at_ns - last_ns) * 1e-9, (last_w + power_w) / 2
+            least_w = min(power_w, *(watts for _, watts in recent))
+            self._low_j += least_w * step_s
+            self._sum_j += mean_w * step_s
+            self._high_j += (2 * mean_w - least_w) * step_s
+        recent.append((at_ns, power_w))
+        while recent[0][0] < at_ns - self._held_ns:
+            recent.popleft()
         return self._sum_j
+
+    @property
+    def interval_j(self) -> tuple[float, float]:
+        """The lower and the upper estimate of the integral, joules."""
+        return self._low_j, self._high_j
+
+    @property
+    def _held_ns(self) -> int:
+        """How old a sample may be that is no mean over the time before it."""
+        return 0 if self.tick_s is None or self.tick_s > INSTANT_TICK_S else round(self.tick_s * 1e9)
 
     def _check(self, power_w: float) -> None:
         # Polled too fast, some drivers answer 0 W; the driver of some notebooks says 593 W at idle.

@@ -230,8 +230,10 @@ class _Counter:
         self._wait_ns = 0
         if self._stands_still(energy_j):
             return self._gap(f"its energy counter stands still at {energy_j:g} J while it draws power")
-        # Of a board that is cut into slices, how much is this slice's is not known.
-        return Reading(self.channel.id, energy_j, *((0.0, energy_j) if self.channel.scope == "board" else ()))
+        low_j, high_j = self._metric.interval_j or (None, None)
+        if self.channel.scope == "board":  # of a board that is cut into slices, how much is this slice's is not known
+            low_j, high_j = 0.0, energy_j if high_j is None else high_j
+        return Reading(self.channel.id, energy_j, low_j, high_j)
 
     def shows_the_module_of(self, other: _Counter) -> bool:
         """Whether both boards only know their module's power, and it is the same one."""
