@@ -96,8 +96,9 @@ class Registry:
             return time.perf_counter_ns()
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            notice_ns = _NOTICE_NS
             while True:
-                joined_ns = time.perf_counter_ns() + _NOTICE_NS
+                joined_ns = time.perf_counter_ns() + notice_ns
                 self.me = Peer(
                     key,
                     os.getpid(),
@@ -113,6 +114,7 @@ class Registry:
                 self.peers()  # notes which of the others are dead already
                 if time.perf_counter_ns() < joined_ns:
                     return joined_ns
+                notice_ns *= 4  # it took longer, as with many entries or on a slow disk
         except OSError as error:
             self.forsake()
             self.me, self.error = None, f"{self.directory} cannot be written ({error.strerror or error})"

@@ -309,3 +309,20 @@ def test_a_process_is_found_by_the_number_that_it_has_elsewhere() -> None:
             assert numbers_here(1, theirs) == (pid, other.pid)
         finally:
             other.kill()
+
+
+def test_joining_takes_no_longer_the_more_entries_there_are_to_look_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look at them takes longer than the notice that is given."""
+    registry, looks = Registry(tmp_path), []
+    load = Registry._load
+
+    def slow(self: Registry, now_ns: int) -> dict[str, Peer]:
+        looks.append(now_ns)
+        time.sleep(0.05)
+        return load(self, now_ns)
+
+    monkeypatch.setattr(Registry, "_load", slow)
+    joined_ns = registry.join(boundary="process", cgroup=None, boards=[BOARD])
+    assert time.perf_counter_ns() < joined_ns
+    assert len(looks) <= 3
+    registry.leave()
