@@ -5,10 +5,16 @@ from __future__ import annotations
 import atexit
 import os
 import sys
+import threading
 import weakref
 from typing import Protocol
 
-__all__ = ["Lasting", "at_exit", "watch"]
+__all__ = ["SAMPLER", "Lasting", "at_exit", "beginning", "in_sampler", "watch"]
+
+SAMPLER = "impactsdk-sampler"
+"""The name of the threads that read the devices."""
+_FORK_WAIT_S = 10.0
+"""Longer than it takes to import what measures, on a slow disk, and to wait for the sources."""
 
 
 class Lasting(Protocol):
@@ -17,18 +23,15 @@ class Lasting(Protocol):
     def close(self) -> bool:
         """The process ends."""
 
-    def before_fork(self) -> None:
-        """This process is about to be divided."""
-
-    def after_fork(self) -> None:
-        """This is the parent, and that is done."""
-
     def forked(self) -> None:
         """This is the child of a fork."""
 
 
 _all: weakref.WeakSet[Lasting] = weakref.WeakSet()
 _exit_pid: int | None = None
+beginning = threading.RLock()
+"""Held by whoever begins to measure, and by a fork. Look it up here each time: the child of a fork has another one."""
+_forking: set[int] = set()
 
 
 def watch(meter: Lasting) -> None:
@@ -54,17 +57,27 @@ def _close_all() -> None:
         meter.close()
 
 
+def in_sampler() -> bool:
+    """Whether the caller runs in a sampler's thread, for which others may be waiting: a source, a listener, an exporter."""
+    return threading.current_thread().name == SAMPLER
+
+
 def _before_fork() -> None:
-    for meter in list(_all):
-        meter.before_fork()
+    """Wait until what another thread has begun is done: half of it, such as an import's lock, would stay with the child."""
+    if not in_sampler() and beginning.acquire(timeout=_FORK_WAIT_S):
+        _forking.add(threading.get_ident())
 
 
 def _after_fork() -> None:
-    for meter in list(_all):
-        meter.after_fork()
+    if threading.get_ident() in _forking:
+        _forking.discard(threading.get_ident())
+        beginning.release()
 
 
 def _forked() -> None:
+    global beginning
+    beginning = threading.RLock()
+    _forking.clear()
     for meter in list(_all):
         meter.forked()
 

@@ -37,8 +37,6 @@ P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 _MOST_SPECS = 2_000
-_FORK_WAIT_S = 10.0
-"""Longer than it takes to import what measures, on a slow disk, and to wait for the sources."""
 
 
 def installed_version() -> str:
@@ -103,7 +101,6 @@ class Meter:
         self._lock = threading.RLock()
         self._turning = threading.RLock()  # held while a session is closed, and while another takes its place
         self._beginning = False
-        self._forking: set[int] = set()  # threads that keep others from beginning meanwhile
         self._span_specs: dict[str, Spec] = {}
         self._ledger_specs: dict[str, Spec] = {}
         self._settings: Settings | None = None
@@ -219,6 +216,15 @@ class Meter:
 
     def begin(self) -> Session | OffSession:
         """The session, started if need be. Regions call it; nobody else has to."""
+        beginning = lifecycle.beginning  # in the child of a fork it is another one
+        if not beginning.acquire(blocking=not lifecycle.in_sampler()):
+            return OFF  # a source measures while it is opened: whoever begins waits for it
+        try:
+            return self._begin()
+        finally:
+            beginning.release()
+
+    def _begin(self) -> Session | OffSession:
         with self._lock:
             if self.session is None:
                 if self._beginning:
@@ -289,9 +295,8 @@ class Meter:
         wait_s = timeout_s = None if timeout_s is None else checked_timeout_s(timeout_s)
         if wait_s is None:
             wait_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
-        session = self.session
-        within = _runs(session) and session.works_here()  # whoever closes may be waiting for us
-        if not self._turning.acquire(timeout=0.0 if within else min(wait_s, threading.TIMEOUT_MAX)):
+        # In a sampler's thread whoever closes may be waiting for us.
+        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else min(wait_s, threading.TIMEOUT_MAX)):
             return False
         try:
             return self._close(wait_s)
@@ -333,15 +338,24 @@ class Meter:
 
     def configure(self, names: Mapping[str, Any]) -> None:
         """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
-        with self._turning:
-            names = names or self._names
-            settings = Settings.load(**names)
-            _check(settings)
+        session = self.session
+        kept = not names and (_runs(session) or (self._given is not None and not self._names))
+        if kept and not (_runs(session) and session.late):
+            return  # whatever the environment says by now: frameworks and launchers change it
+        names = names or self._names
+        settings = Settings.load(**names)
+        _check(settings)
+        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else -1):
+            _warn("configure() has changed nothing: a listener or an exporter called it while the meter was being closed")
+            return
+        try:
             self._names = names
             session = self.session
             if not _runs(session) or session.late or not settings.same_as(self.settings):
                 self._renew(settings)
                 self.enrich()
+        finally:
+            self._turning.release()
 
     def _renew(self, settings: Settings | None) -> None:
         while True:
@@ -359,8 +373,9 @@ class Meter:
     def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
         """For a while, measure with other settings in a session of its own; what ran before then goes on. For tests."""
         kept = (self._given, self._settings, self._clock, self.session, self._closed, self.listeners)
-        pid = os.getpid()
+        names, totals, pid = self._names, self._last_totals, os.getpid()
         self._given = self._settings = settings
+        self._names, self._last_totals = {}, _nothing()
         self._clock, self.session, self._closed, self.listeners = clock or SystemClock(), None, False, []
         try:
             yield
@@ -368,6 +383,7 @@ class Meter:
             if _runs(self.session):
                 self.session.close(settings.shutdown_timeout_s)
             self._given, self._settings, self._clock, self.session, self._closed, self.listeners = kept
+            self._names, self._last_totals = names, totals
             if os.getpid() != pid:  # a fork inside: what ran before stayed with the parent
                 self.forked()
 
@@ -382,20 +398,9 @@ class Meter:
             return default_meter, ()
         raise TypeError("only functions measured by the default meter can be pickled; use impactsdk.measured")
 
-    def before_fork(self) -> None:
-        """Wait until what another thread has begun is done: half of it, such as an import's lock, would stay with the child."""
-        if self._lock.acquire(timeout=_FORK_WAIT_S):
-            self._forking.add(threading.get_ident())
-
-    def after_fork(self) -> None:
-        """In the parent: others may begin again."""
-        if threading.get_ident() in self._forking:
-            self._forking.discard(threading.get_ident())
-            self._lock.release()
-
     def forked(self) -> None:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
-        self._lock, self._turning, self._forking = threading.RLock(), threading.RLock(), set()
+        self._lock, self._turning = threading.RLock(), threading.RLock()
         self._beginning = False
         self._last_totals = _nothing()
         if _runs(self.session):
@@ -429,9 +434,9 @@ def default_meter() -> Meter:
 def configure(**settings: Any) -> Meter:
     """Set up the default meter and return it. Optional: without it the environment and the defaults hold.
 
-    Takes the names of :class:`impactsdk.Settings`, as keywords only. The same call twice changes nothing, and neither does one
-    without any names: what was set stays. Another one, after something was measured, settles and writes that first and
-    measures anew.
+    Takes the names of :class:`impactsdk.Settings`, as keywords only. One call says everything: what it leaves out has its
+    default, whatever a call before it said. The same call twice changes nothing, and neither does one without any names: it
+    gives the meter as it is. Another one, after something was measured, settles and writes that first and measures anew.
 
     Raises:
         ConfigurationError: A name or a value cannot be used; what ran goes on unchanged.

@@ -83,6 +83,8 @@ class Session(Recorder):
         self._listeners = listeners
         self._lock = threading.RLock()
         self._snapshot: Snapshot | None = None
+        for name, nearest in settings.misspelt().items():
+            self.complain(f"variable:{name}", f"{name} is no variable of impactsdk and changes nothing; is {nearest} meant?")
         self._books = Books(self.events, self.accounts, self.complain)
         self._closing = False
         self._crowded = False
@@ -254,6 +256,8 @@ class Session(Recorder):
         timeout_s = min(timeout_s, _LONGEST_S)
         deadline = self._outputs.deadline = time.monotonic() + timeout_s
         self._sampler.stop(min(1.0, timeout_s / 2))
+        if self._sampler.owns_thread():
+            return False  # a listener or an exporter closes: the thread ends once that has returned
         begun_ns = self.now_ns()
         while not self._sampler.ended.wait(0.05):
             self._look_after()
@@ -267,10 +271,6 @@ class Session(Recorder):
                 )
                 return False
         return self._sampler.join(max(0.0, deadline - time.monotonic()))
-
-    def works_here(self) -> bool:
-        """Whether the caller runs in the sampler's thread: a listener, or somebody's exporter."""
-        return self._sampler.owns_thread()
 
     @property
     def late(self) -> bool:
@@ -328,7 +328,10 @@ class Session(Recorder):
         probes = self._devices.open(sampler)
         self.accounts.curves = self._devices.curves
         if probes or not sampler.superseded():
-            self._book.describe(hardware_factors([curve.channel for curve in self._devices.curves]))
+            try:
+                self._book.describe(hardware_factors([curve.channel for curve in self._devices.curves]))
+            except Exception as error:  # noqa: BLE001 - as where a container hides /proc/meminfo: joules matter more
+                self.complain("hardware", f"what this machine is made of cannot be found out ({error!r}): embodied is unknown")
         return probes
 
     def _note_sleep(self, asleep: bool) -> None:

@@ -18,11 +18,21 @@ from impactsdk import setting_values as parse
 from impactsdk.errors import ConfigurationError
 from impactsdk.model import Boundary
 from impactsdk.protocols import EnergySource, FactorProvider
-from impactsdk.semconv import ENV_OTEL_DISABLED, ENV_PREFIX
+from impactsdk.semconv import ENV_OTEL_DISABLED, ENV_PREFIX, ENV_RUNTIME_DIR
 
 __all__ = ["Settings"]
 
-_VARIABLES_READ = ("IMPACTSDK_", "OTEL_", "CUDA_", "LOCAL_", "SLURM_", "OMPI_")
+_VARIABLES_READ = ("IMPACTSDK_", "OTEL_", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "LOCAL_", "SLURM_", "OMPI_")
+_OF_OTHERS = (
+    "POWERCAP_ROOT",
+    "RUNTIME_DIR",
+    "TARIFF",
+    "ELECTRICITY_MAPS_TOKEN",
+    "ELECTRICITY_MAPS_URL",
+    "ELECTRICITY_MAPS_ZONE",
+    "UK_CARBON_INTENSITY_URL",
+)
+"""Variables of ours that are no settings."""
 
 
 _PARSERS: dict[str, Callable[[Any], Any]] = {
@@ -64,8 +74,7 @@ class Settings:
         directory: Where the journal is written.
         boundary: ``process``, ``cgroup`` or ``machine``.
         interval_s: The longest time between two readings while regions begin and end, seconds. Once none has for a second,
-            devices that count by themselves are read every 0.4 s (or this, if it is longer) until one does. Where looking takes
-            more than 0.3 % of a core, they are read up to four times less often.
+            devices that count by themselves are read every 0.4 s (or this, if it is longer) until one does.
         sources: Names or objects; ``None`` for detection.
         region: Where the machine stands: a country (``FR``), a US state (``US-CA``), an eGRID code or a cloud region
             (``aws:eu-west-3``). Default: what the OpenTelemetry resource or the cloud's own variables say, else unknown.
@@ -152,10 +161,28 @@ class Settings:
         """The settings by name, without the environment; to be shown or compared."""
         return {item.name: getattr(self, item.name) for item in dataclasses.fields(self) if item.name != "environ"}
 
+    def misspelt(self) -> dict[str, str]:
+        """Variables that look like ones of ours and are none, each with the name that is nearest."""
+        known = [ENV_PREFIX + name for name in (*map(str.upper, _PARSERS), *_OF_OTHERS)]
+        strange = [name for name in self.environ if name.startswith(ENV_PREFIX) and name not in known]
+        if not strange:
+            return {}
+        import difflib
+
+        nearest = {name: difflib.get_close_matches(name, known, n=1, cutoff=0.8) for name in strange}
+        return {name: found[0] for name, found in nearest.items() if found}
+
     def same_as(self, other: Settings) -> bool:
-        """Whether both ask for the same; of the environment only what somebody here reads counts."""
+        """Whether both ask for the same; of the environment only what somebody here reads counts.
+
+        Where processes meet is settled once: ``handed_down`` sets it for a while.
+        """
         mine, theirs = (
-            {name: value for name, value in settings.environ.items() if name.startswith(_VARIABLES_READ)}
+            {
+                name: value
+                for name, value in settings.environ.items()
+                if name.startswith(_VARIABLES_READ) and name != ENV_RUNTIME_DIR
+            }
             for settings in (self, other)
         )
         return self.names() == other.names() and mine == theirs

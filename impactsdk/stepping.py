@@ -16,25 +16,26 @@ if TYPE_CHECKING:
 __all__ = ["pause", "resume"]
 
 
-def pause(region: Region) -> tuple[Region, Context | None]:
-    """A generator reached a yield: leave its context to the consumer; return the innermost region inside, and that context."""
+def pause(region: Region) -> Region:
+    """A generator reached a yield: leave its context to the consumer; return the innermost region inside the generator."""
     recorder: Any = region.recorder
     leaf = innermost.get()
     if leaf is None or leaf.recorder is not recorder or leaf.exit_ns is not None:
         leaf = region
     recorder.append((recorder.now_ns(), PAUSE, region, leaf, None))
-    # What the generator has made current meanwhile, such as a span of its own or baggage, is current again when it goes on.
-    inside = otel_context.get_current() if region.span is not None else None
     try:
         innermost.reset(region.token)  # type: ignore[arg-type]
         region.leave_context(None)
     except (ValueError, RuntimeError):
         pass  # stepped in one context and paused in another: only an async generator driven by hand can
-    return leaf, inside
+    return leaf
 
 
 def resume(region: Region, leaf: Region, context: Context | None) -> None:
-    """A generator is asked for its next item: run it in its own context again."""
+    """A generator is asked for its next item: run it in its own context again.
+
+    What it had made current, such as a span of its own or baggage, is current again.
+    """
     recorder: Any = region.recorder
     consumer = innermost.get()
     if consumer is not None and (consumer.recorder is not recorder or consumer.exit_ns is not None):

@@ -11,6 +11,8 @@ from collections.abc import AsyncGenerator, Callable, Generator, Mapping, Sequen
 from types import TracebackType
 from typing import Any, ParamSpec, TypeVar, cast
 
+from opentelemetry.context import get_current
+
 from impactsdk.errors import ConfigurationError
 from impactsdk.recorder import Host, Spec
 from impactsdk.region import LONGEST_NAME, Region, leave, new_region
@@ -251,24 +253,28 @@ def _coroutine(spec: Spec, function: Callable[..., Any]) -> Callable[..., Any]:
 class _Steps:
     """The region of one generator object: open while a step runs, and nothing at all where nothing is measured."""
 
-    __slots__ = ("_paused", "_region")
+    __slots__ = ("_context", "_leaf", "_region")
 
     def __init__(self, spec: Spec) -> None:
-        self._region = _open(spec)
-        self._paused: Any = None
+        self._region = self._leaf = _open(spec)
+        self._context: Any = None
 
     def begun(self) -> None:
         if self._region is not None:
             self._region.__enter__()
 
     def yielded(self, item: object) -> None:
-        if self._region is not None:
-            _count(self._region, item)
-            self._paused = pause(self._region)
+        region = self._region
+        if region is not None:
+            if region.spec.count is not None:
+                _count(region, item)
+            if region.span is not None:
+                self._context = get_current()
+            self._leaf = pause(region)
 
     def resumed(self) -> None:
-        if self._region is not None and self._paused is not None:
-            resume(self._region, *self._paused)
+        if self._region is not None and self._leaf is not None:
+            resume(self._region, self._leaf, self._context)
 
     def ended(self, error: BaseException | None = None) -> None:
         """It is over; said twice it is over once, so that an interrupt in the middle of saying it leaves nothing open."""

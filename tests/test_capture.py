@@ -215,3 +215,20 @@ def test_a_simulated_counter_moves_in_ticks() -> None:
 def test_waiting_ends_when_it_should() -> None:
     assert wait_until(lambda: True)
     assert not wait_until(lambda: False, timeout_s=0.01)
+
+
+def test_what_is_configured_inside_a_capture_ends_with_it_and_configure_without_names_leaves_it() -> None:
+    outer = SimulatedSource(50.0)
+    impactsdk.configure(export="none", sources=[outer])
+    clock = FakeClock()
+    with capture(100.0, clock=clock) as captured:
+        for name in ("x", "y"):
+            with impactsdk.measured(name):
+                clock.advance(1.0)
+            impactsdk.configure()
+    assert [measurement.energy_j for measurement in captured] == pytest.approx([100.0, 100.0])
+    with capture():
+        impactsdk.configure(region="FR", export="none", sources=[SimulatedSource(7.0)])
+    meter = impactsdk.configure()
+    assert meter.settings.region is None
+    assert meter.settings.sources == (outer,)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import sys
 import threading
+import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 import impactsdk
 from impactsdk import ConfigurationError, DegradedWarning, Meter, RegionError, Settings, SettleTimeoutError
-from impactsdk.testing import FakeClock, SimulatedSource
+from impactsdk.testing import FakeClock, SimulatedSource, wait_until
 from tests.kit import bench, conserved
 
 
@@ -305,3 +308,65 @@ def test_the_interpreter_is_not_kept_busy_by_an_idle_meter() -> None:
         clock.advance(60.0)
         assert source.reads - before <= 20
         assert sys.getrefcount(source) > 0
+
+
+# --- from inside: listeners, exporters and sources run in the sampler's thread ------------------------------------------------
+
+
+def test_a_listener_may_ask_for_totals_by_configure_while_the_meter_is_closed() -> None:
+    seen = []
+    meter = impactsdk.configure(sources=[SimulatedSource(100.0)], export="none")
+    meter.listeners.append(lambda _: (time.sleep(0.02), seen.append(impactsdk.configure().totals())))
+    for _ in range(3):
+        with impactsdk.measured("a"):
+            pass
+    assert impactsdk.shutdown()
+    assert len(seen) == 3
+
+
+def test_a_listener_that_closes_the_meter_waits_for_nothing_and_leaves_no_thread() -> None:
+    before = threading.active_count()
+    meter = Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)])
+    closed: list[bool] = []
+    meter.listeners.append(lambda _: closed.append(meter.close()))
+    with meter.measured("a"):
+        pass
+    assert wait_until(lambda: threading.active_count() == before)
+    assert closed == [False], "not all is written yet when it returns"
+    assert meter.totals().operations["a"].count == 1
+
+
+def test_a_source_that_measures_or_forks_while_it_is_opened_holds_up_nobody() -> None:
+    class Busy(SimulatedSource):
+        def open(self, clock: Any) -> Any:
+            if hasattr(os, "fork"):
+                child = os.fork()
+                if child == 0:
+                    os._exit(0)
+                os.waitpid(child, 0)
+            with impactsdk.measured("of the default meter"), meter.measured("of the same"):
+                pass
+            return super().open(clock)
+
+    meter = Meter(Settings.load({}, export="none"), sources=[Busy(100.0)])
+    with meter.measured("a") as region:
+        time.sleep(0.01)
+    assert region.result().quality != "partial"
+    assert meter.close()
+    assert list(meter.totals().operations) == ["a"]
+
+
+def test_a_machine_that_does_not_say_what_it_is_made_of_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a container hides /proc/meminfo."""
+
+    def hidden() -> None:
+        raise KeyError("MemTotal:")
+
+    monkeypatch.setattr("psutil.virtual_memory", hidden)
+    with (
+        pytest.warns(DegradedWarning, match="made of"),
+        Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)]) as meter,
+    ):
+        with meter.measured("a") as region:
+            pass
+        assert region.result().energy_j is not None

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import impactsdk
-from impactsdk import ConfigurationError, Settings, configure, measured
+from impactsdk import ConfigurationError, DegradedWarning, Meter, Settings, configure, measured
 from impactsdk.testing import SimulatedSource
 from tests.kit import journals, script, spans_in
 
@@ -299,3 +299,30 @@ def test_configure_without_names_gives_the_meter_as_it_was_set() -> None:
     impactsdk.configure(export="none", sources="none")
     assert meter.totals().operations == {}
     assert meter.settings.pue is None
+
+
+def test_a_misspelt_variable_is_said_and_one_of_somebody_elses_is_not() -> None:
+    strange = {"IMPACTSDK_REGOIN": "FR", "IMPACTSDK_MY_OWN_SOURCE_HOST": "x", "IMPACTSDK_TARIFF": "x", "IMPACTSDK_PUE": "1.2"}
+    settings = Settings.load(strange, export="none")
+    assert settings.misspelt() == {"IMPACTSDK_REGOIN": "IMPACTSDK_REGION"}
+    with (
+        pytest.warns(DegradedWarning, match="IMPACTSDK_REGOIN is no variable .* is IMPACTSDK_REGION meant"),
+        Meter(settings, sources=[SimulatedSource(100.0)]) as meter,
+        meter.measured("x"),
+    ):
+        pass
+
+
+def test_a_variable_that_a_framework_sets_meanwhile_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    sources = [SimulatedSource(100.0)]
+    meter = configure(export="none", sources=sources)
+    with measured("epoch") as epoch:
+        with measured("step", span=False):
+            monkeypatch.setenv("CUDA_MODULE_LOADING", "LAZY")  # as torch.cuda does
+        with impactsdk.handed_down():
+            configure()
+            configure(export="none", sources=sources)
+    monkeypatch.delenv("CUDA_MODULE_LOADING")
+    assert impactsdk.flush()
+    assert meter.totals().operations["step"].count == 1
+    assert epoch.result().coverage == 1.0

@@ -117,7 +117,7 @@ class Curve:
         knot = Knot(at_ns, lo_ns, max(after_ns, at_ns), previous.energy_j, failed=True, lost=True)
         since_ns = last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns
         knot.lost_j = self.max_power_w * (knot.hi_ns - since_ns) * 1e-9
-        self._doubt.begins_anew(self._raw_j, after_ns)
+        self._doubt.begins_anew(self._raw_j, energy_j, after_ns)
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 

@@ -14,8 +14,9 @@ Verdict = Literal["true", "doubtful", "anew"]
 _ABSURD_W = 1e6
 """No board, package or module uses a megawatt: a jump that implies more is not energy."""
 _GLITCH_NS = 10_000_000_000
-_GLITCH_W = 3_000.0
-"""A counter that began anew and is back where it was so soon, by more than any board or package uses, was never reset."""
+"""A counter that began anew and jumps back to where it was so soon was never reset."""
+_JUMP_J = 500.0
+"""Less may have been used at a stretch."""
 
 
 class Doubt:
@@ -26,7 +27,7 @@ class Doubt:
         self.max_power_w = math.inf if channel.max_power_w is None else channel.max_power_w
         """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
         self._suspect: tuple[float, int] | None = None
-        self._before_reset: tuple[float, int] | None = None
+        self._reset: tuple[float, float, int] | None = None  # what it had shown before, what it showed then, and when that was
 
     def of(
         self, energy_j: float, accepted_j: float, before_ns: int, after_ns: int, *, since_ns: int, tick_ns: float | None
@@ -52,14 +53,14 @@ class Doubt:
             if not self._plausible(step_j, after_ns - since_ns, tick_ns):
                 return "doubtful"
         self._suspect = None
-        if self._before_reset is not None and self._was_no_reset(energy_j, step_j, after_ns, since_ns):
+        if self._reset is not None and self._was_no_reset(energy_j, step_j, after_ns):
             return "anew"
         return "true"
 
-    def begins_anew(self, accepted_j: float, after_ns: int) -> None:
+    def begins_anew(self, accepted_j: float, shown_j: float, after_ns: int) -> None:
         """What it shows now is a new beginning; before, it had shown ``accepted_j``."""
         self._suspect = None
-        self._before_reset = (accepted_j, after_ns)
+        self._reset = (accepted_j, shown_j, after_ns) if shown_j < accepted_j else None
 
     def certainly_used(self, step_j: float, elapsed_ns: int) -> None:
         """It has used so much within so long: more than its limit says shows that the limit is wrong."""
@@ -74,11 +75,15 @@ class Doubt:
         slack_ns = tick_ns if tick_ns is not None else 200_000_000
         return step_j <= most_w * (elapsed_ns + slack_ns) * 1e-9 + 2 * self._resolution_j + 1e-9
 
-    def _was_no_reset(self, energy_j: float, step_j: float, after_ns: int, since_ns: int) -> bool:
-        """Whether a driver that showed nonsense, as zero for a while, shows the counter again: that step is no energy."""
-        assert self._before_reset is not None
-        before_j, reset_ns = self._before_reset
-        if after_ns - reset_ns > _GLITCH_NS:
-            self._before_reset = None
+    def _was_no_reset(self, energy_j: float, step_j: float, after_ns: int) -> bool:
+        """Whether a driver that showed nonsense, as zero for a while, shows the counter again: that step is no energy.
+
+        One that was truly reset comes to the same value in many steps.
+        """
+        assert self._reset is not None
+        before_j, shown_j, at_ns = self._reset
+        if after_ns - at_ns > _GLITCH_NS:
+            self._reset = None
             return False
-        return energy_j >= before_j and step_j > _GLITCH_W * (after_ns - since_ns) * 1e-9
+        fall_j = before_j - shown_j
+        return energy_j >= before_j and fall_j > _JUMP_J and step_j > 0.5 * fall_j

@@ -153,7 +153,7 @@ class Probe:
                 curve.spare(sparing)
 
     def _due_ns(self, now_ns: int, *, quiet: bool) -> int:
-        interval_ns = self._interval_ns * max(1, self._sparing // 2)
+        interval_ns = self._interval_ns
         if self._failures:
             self.period_ns = min(interval_ns * 2 ** min(self._failures, 6), _IDLE_NS)
             return now_ns + self.period_ns

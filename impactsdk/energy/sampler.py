@@ -17,6 +17,7 @@ from impactsdk.energy.budget import Budget
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import IDLE_S, Probe
+from impactsdk.lifecycle import SAMPLER
 from impactsdk.protocols import Clock
 
 __all__ = ["Sampler"]
@@ -110,7 +111,7 @@ class Sampler:
             raise RuntimeError("no thread can be started")
 
     def _launch(self, *, opening: bool) -> None:
-        thread = threading.Thread(target=self._run, args=(opening,), name="impactsdk-sampler", daemon=True)
+        thread = threading.Thread(target=self._run, args=(opening,), name=SAMPLER, daemon=True)
         before, self._thread = self._thread, thread
         try:
             thread.start()
@@ -184,11 +185,12 @@ class Sampler:
 
     def _run(self, opening: bool) -> None:
         if opening:
-            self.probes = sorted(self._begin(self), key=attrgetter("immediate"))  # those that go along with others come last
+            opened = self._guard(lambda: self._begin(self)) or ()
+            self.probes = sorted(opened, key=attrgetter("immediate"))  # those that go along with others come last
             if self.superseded():
                 return
         cpu_before_s = self._cpu_s()
-        first, waiting, settled_ns = True, 0, 0
+        first, waiting, settled_ns = True, 0, self.clock.now_ns()
         while True:
             stopping = self._stopping
             urgent, self._urgent = self._urgent, False

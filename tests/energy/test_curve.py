@@ -374,7 +374,7 @@ def test_a_counter_that_ceases_to_tick_is_not_read_ever_faster() -> None:
 # --- sparing -------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sparing", [2, 4, 8])
+@pytest.mark.parametrize("sparing", [2, 4])
 @pytest.mark.parametrize(
     ("tick_ms", "jitter_ms", "late_ms"),
     [(tick_ms, jitter_ms, late_ms) for tick_ms in (20, 33.3, 50, 100) for jitter_ms, late_ms in ((0.0, 0.1), (0.3, 1.0))]
@@ -410,9 +410,9 @@ def test_a_tick_that_changes_its_rate_is_found_out_by_a_sparing_reader_too() -> 
     assert board.curve.tick_ns == pytest.approx(40 * MS, rel=0.1)
 
 
-def test_a_counter_that_shows_every_joule_at_once_and_one_that_never_moves_are_read_less_often_by_a_sparing_reader() -> None:
+def test_a_counter_that_never_moves_is_read_less_often_by_a_sparing_reader_and_one_that_is_exact_is_not() -> None:
     exact, still = Curve(channel(tick_s=0.0)), Curve(channel(tick_s=None))
     assert (exact.poll_ns, still.poll_ns) == (100 * MS, 10 * MS)
     for curve in (exact, still):
         curve.spare(4)
-    assert (exact.poll_ns, still.poll_ns) == (200 * MS, 40 * MS)
+    assert (exact.poll_ns, still.poll_ns) == (100 * MS, 40 * MS)

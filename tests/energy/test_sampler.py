@@ -495,6 +495,35 @@ def test_the_first_region_on_a_counter_that_says_it_is_coarse_has_the_truth_in_i
     assert found.energy_low_j <= 300.0 * 0.008 <= found.energy_high_j  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("power_w", "tick_s"), [(1_000.0, None), (10_000.0, 0.0), (400.0, None)])
+@pytest.mark.parametrize("shown_j", [1_000.0, 1e7])
+def test_after_zeros_of_a_driver_nothing_more_is_lost_than_what_was_used_meanwhile(
+    power_w: float, tick_s: float | None, shown_j: float
+) -> None:
+    clock = FakeClock()
+
+    def counter(second: float) -> float:
+        ticked_s = second if tick_s is not None else 0.1 * (second // 0.1)
+        return 0.0 if 10.0 <= second < 10.5 else power_w * ticked_s + shown_j
+
+    odd = Shown(clock, counter, tick_s=tick_s, max_power_w=1.2 * power_w)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegradedWarning)
+        with meter_of(odd, clock=clock) as meter:
+            found = []
+            for _ in range(6):
+                with meter.measured("five seconds") as region:
+                    clock.advance(5.0)
+                clock.advance(1.0)
+                found.append(region.result())
+            counted_j = sum(meter.totals().channels.values())
+    assert 34.0 * power_w <= counted_j <= 36.2 * power_w
+    assert [one.quality for one in found].count("partial") == 1
+    for one in found:
+        if one.quality != "partial":
+            assert one.energy_j == pytest.approx(5.0 * power_w, rel=0.02)
+
+
 @pytest.mark.parametrize("tick_s", [None, 0.0, 0.002])
 @pytest.mark.parametrize("until_s", [1.7, 1.75, 2.2])
 def test_a_driver_that_shows_zero_for_a_while_has_not_used_what_it_shows_afterwards(
