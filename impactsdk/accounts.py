@@ -16,7 +16,7 @@ from impactsdk.energy.probe import Probe
 from impactsdk.energy.vector import EXTRAS, HIGH, LOW, SECONDS
 from impactsdk.export.views import Snapshot
 from impactsdk.factor import Nature, weakest
-from impactsdk.impact import Use, impact_of
+from impactsdk.impact import Use, impact_of, within
 from impactsdk.model import Impact, Measurement, Operation, Quality, Totals
 from impactsdk.pricing import Pricing
 from impactsdk.rates import Rates
@@ -80,10 +80,13 @@ class Accounts:
         if units is not None:
             region.entry.tally.units = (region.entry.tally.units or 0.0) + units
             region.entry.tally.counted += 1
+            if _counted_around(region):
+                region.entry.tally.inner_units += units
         assert region.exit_ns is not None
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
         if rates is not self.pricing.rates:
-            use = self._use(region.entry.self_j(), units, known=self.coverage(region) > 0.0)
+            entry = region.entry
+            use = self._use(entry.self_j(), units, known=self.coverage(region) > 0.0, error_j=entry.error_j)
             self.pricing.account(region.entry.tally.name).put_apart(use, rates)
 
     def turn(self, at_ns: int, rates: Rates, ledger: Ledger | None) -> None:
@@ -93,28 +96,39 @@ class Accounts:
             uses.append((_UNATTRIBUTED, self._idle_and_all(ledger)[0]))
         self.pricing.turn(at_ns, rates, uses)
 
-    def _use(self, vector: Sequence[float], units: float | None, *, known: bool) -> Use:
-        """A vector of the ledger as what is to be priced. Its interval is that of the models alone."""
+    def _use(self, vector: Sequence[float], units: float | None, *, known: bool, error_j: float) -> Use:
+        """A vector of the ledger as what is to be priced, with the models' bounds and that of the readings.
+
+        Linear in all of them, since parts of it are priced apart: the lower end may be negative here.
+        """
         energy_j = math.fsum(vector[:-EXTRAS]) if known else None
         if energy_j is None:
             return Use(None, None, None, vector[SECONDS], units, self.nature)
-        return Use(energy_j, energy_j - vector[LOW], energy_j + vector[HIGH], vector[SECONDS], units, self.nature)
+        if math.isinf(error_j):
+            return Use(energy_j, None, None, vector[SECONDS], units, self.nature)
+        low_j, high_j = energy_j - vector[LOW] - error_j, energy_j + vector[HIGH] + error_j
+        return Use(energy_j, low_j, high_j, vector[SECONDS], units, self.nature)
 
     def _use_of(self, tally: Tally) -> Use:
         # The units of some calls are not those that the energy of all has done.
         units = tally.units if tally.counted == tally.count else None
         if tally.credits is None:
             return Use(None, None, None, 0.0, units, self.nature)
-        return self._use(tally.credits, units, known=bool(tally.answered))
+        return self._use(tally.credits, units, known=bool(tally.answered), error_j=tally.error_j)
 
     def _idle_and_all(self, ledger: Ledger) -> tuple[Use, Use]:
         idle = [*ledger.unattributed_j, *ledger.unattributed_extras]
         busy = [*ledger.attributed_j, *ledger.attributed_extras]
         both = [a + b for a, b in zip(idle, busy, strict=True)]
-        counting = [tally for tally in list(self.tallies.values()) if tally.units]
+        tallies = list(self.tallies.values())
+        counting = [tally for tally in tallies if tally.units]
         told = len({tally.unit for tally in counting}) == 1 and all(tally.counted == tally.count for tally in counting)
-        done = math.fsum(tally.units or 0.0 for tally in counting) if told else None
-        return self._use(idle, 0.0, known=self.known), self._use(both, done, known=self.known)
+        done = math.fsum((tally.units or 0.0) - tally.inner_units for tally in counting) if told else None
+        parts_j = math.fsum(tally.error_j for tally in tallies)  # what they have too little, the time outside has too much
+        return (
+            self._use(idle, 0.0, known=self.known, error_j=parts_j + ledger.error_j),
+            self._use(both, done, known=self.known, error_j=ledger.error_j),
+        )
 
     @property
     def known(self) -> bool:
@@ -238,7 +252,7 @@ class Accounts:
 
     # --- all of them ------------------------------------------------------------------------------------------------------
 
-    def _operation(self, tally: Tally) -> Operation:
+    def _operation(self, tally: Tally, whole: Impact) -> Operation:
         by_type = {} if tally.credits is None else self.by_type(tally.credits[:-EXTRAS], tally.answered)
         energy_j = math.fsum(by_type.values()) if by_type else None
         return Operation(
@@ -248,7 +262,7 @@ class Accounts:
             energy_by_type=by_type,
             unit=tally.unit,
             units=tally.units,
-            impact=self.pricing.account(tally.name).impact(self._use_of(tally), self.pricing.rates),
+            impact=within(self.pricing.account(tally.name).impact(self._use_of(tally), self.pricing.rates), whole),
             self_duration_s=0.0 if tally.credits is None else tally.credits[SECONDS],
             counted=tally.counted,
         )
@@ -279,7 +293,7 @@ class Accounts:
                 attributed_j=math.fsum(ledger.attributed_j),
                 unattributed_j=math.fsum(ledger.unattributed_j),
                 others_j=math.fsum(others),
-                operations={name: self._operation(tally) for name, tally in list(self.tallies.items()) if tally.count},
+                operations={name: self._operation(tally, whole) for name, tally in list(self.tallies.items()) if tally.count},
                 impact=whole,
                 duration_s=ledger.attributed_extras[SECONDS] + ledger.unattributed_extras[SECONDS],
             )
@@ -303,3 +317,11 @@ class Accounts:
             sampler_cpu_s=cpu_s,
             dropped=dropped,
         )
+
+
+def _counted_around(region: Region) -> bool:
+    """Whether a region around it counts in the same unit: an epoch the sentences of its steps."""
+    around = region.parent
+    while around is not None and around.unit != region.unit:
+        around = around.parent
+    return around is not None

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from impactsdk.factor import Nature, weakest
 from impactsdk.model import Impact
 from impactsdk.rates import Rates, together
 
-__all__ = ["NOTHING", "Use", "added", "impact_of"]
+__all__ = ["NOTHING", "Use", "added", "impact_of", "within"]
 
 
 class Use(NamedTuple):
@@ -44,7 +45,7 @@ def impact_of(use: Use, rates: Rates) -> Impact:
         if per_j is not None:
             if energy_j is None:
                 continue
-            low += (low_j or 0.0) * per_j[0]
+            low += max(0.0, low_j or 0.0) * per_j[0]
             value += energy_j * per_j[1]
             if high_j is not None:
                 high += high_j * per_j[2]  # type: ignore[operator]
@@ -120,6 +121,17 @@ _ADDED = (
     "health_daly",
     "biodiversity_species_yr",
 )
+
+
+def within(part: Impact, whole: Impact) -> Impact:
+    """``part`` with no interval that reaches beyond that of the ``whole``, which it is a part of."""
+    intervals = dict(part.intervals)
+    for name in _ADDED:
+        most = whole.intervals.get(name, (0.0, None))[1]
+        if most is not None and name != "margin" and getattr(part, name) is not None:
+            low, high = intervals.get(name, (0.0, None))
+            intervals[name] = (low, most if high is None else min(high, most))
+    return replace(part, intervals=intervals)
 
 
 def added(first: Impact, second: Impact, *, units: float | None = None) -> Impact:

@@ -320,3 +320,77 @@ def test_a_region_across_a_change_is_priced_with_the_mean_over_its_time() -> Non
     assert min(GRAMS) < carbon_g / joules * 3.6e6 < max(GRAMS)
     assert totals.operations["x"].impact.carbon_g == pytest.approx(carbon_g, rel=NEAR)
     assert region.impact == region.self_impact
+
+
+# --- intervals of many calls together -----------------------------------------------------------------------------------------
+
+
+def _carbon_j(impact: Impact) -> tuple[float, float]:
+    """The ends of the carbon's interval as joules, at 100 g/kWh."""
+    low_g, high_g = impact.intervals["carbon_g"]
+    assert high_g is not None
+    return low_g * 36_000.0, high_g * 36_000.0
+
+
+def test_the_interval_of_many_short_calls_that_are_themselves_the_load_holds_what_they_used() -> None:
+    """300 W for the 5 ms of each request and 60 W between: a counter that ticks each 100 ms cannot tell."""
+    clock = FakeClock()
+    source = SimulatedSource(lambda second: 300.0 if second % 0.1 < 0.005 else 60.0, tick_s=0.1, max_power_w=300.0)
+    settings = Settings.load({}, export="none", carbon_intensity_g_per_kwh=100.0)
+    with Meter(settings, sources=[source], clock=clock) as meter:
+        for _ in range(50):
+            with meter.measured("request", span=False):
+                clock.advance(0.005)
+            clock.advance(0.095)
+        clock.advance(1.0)
+        assert meter.flush()
+        totals = meter.totals()
+    low_j, high_j = _carbon_j(totals.operations["request"].impact)
+    all_low_j, all_high_j = _carbon_j(totals.impact)
+    assert low_j <= 50 * 300.0 * 0.005 <= high_j <= all_high_j
+    assert all_low_j <= totals.attributed_j + totals.unattributed_j <= all_high_j
+
+
+@pytest.mark.parametrize("tick_s", [0.0, 0.02, 0.1])
+@pytest.mark.parametrize("step_s", [0.007, 0.05, 0.3])
+def test_the_interval_of_steps_that_follow_each_other_is_no_wider_than_that_of_a_few_ticks(
+    tick_s: float, step_s: float
+) -> None:
+    """Where one ends the next begins: what the counter is off there cancels out."""
+    clock = FakeClock()
+    source = SimulatedSource(lambda second: 300.0 if second % 0.7 < 0.2 else 60.0, tick_s=tick_s, max_power_w=300.0)
+    settings = Settings.load({}, export="none", carbon_intensity_g_per_kwh=100.0)
+    with Meter(settings, sources=[source], clock=clock) as meter:
+        clock_ns = clock.now_ns()
+        with meter.measured("epoch", span=False) as epoch:
+            for _ in range(round(6.0 / step_s)):
+                with meter.measured("step", span=False):
+                    clock.advance(step_s)
+        clock.advance(1.0)
+        used_j = source.true_energy_j(clock_ns, epoch.exit_ns)  # type: ignore[arg-type]
+        assert meter.flush()
+        operations = meter.totals().operations
+    low_j, high_j = _carbon_j(operations["step"].impact)
+    assert low_j <= used_j <= high_j
+    assert high_j - low_j <= 0.02 * used_j + 8 * 300.0 * max(tick_s, 0.1)
+    own_low_j, own_high_j = _carbon_j(operations["epoch"].impact)
+    assert own_low_j == 0.0
+    assert own_high_j <= 8 * 300.0 * max(tick_s, 0.1)
+
+
+def test_units_that_an_epoch_and_its_steps_both_count_are_counted_once_in_all() -> None:
+    clock = FakeClock()
+    settings = Settings.load({}, export="none", carbon_intensity_g_per_kwh=100.0)
+    with Meter(settings, sources=[SimulatedSource(100.0)], clock=clock) as meter:
+        with meter.measured("epoch", unit="sample") as epoch:
+            for _ in range(10):
+                with meter.measured("step", span=False, unit="sample") as step:
+                    clock.advance(0.1)
+                    step.add_units(16)
+                    epoch.add_units(16)
+        with meter.measured("serve", unit="sample") as serve:
+            serve.add_units(40)
+        clock.advance(0.5)
+        assert meter.flush()
+        impact = meter.totals().impact
+    assert impact.sci_g_per_unit == pytest.approx(((impact.carbon_g or 0.0) + (impact.embodied_g or 0.0)) / 200)

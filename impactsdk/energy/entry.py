@@ -16,7 +16,22 @@ __all__ = ["Entry", "Tally", "drifted_j"]
 class Tally:
     """What the finished regions of one name owe together."""
 
-    __slots__ = ("answered", "count", "counted", "credits", "duration_ns", "name", "tau", "touched", "unit", "units")
+    __slots__ = (
+        "answered",
+        "count",
+        "counted",
+        "credits",
+        "duration_ns",
+        "end_error_j",
+        "end_ns",
+        "error_j",
+        "inner_units",
+        "name",
+        "tau",
+        "touched",
+        "unit",
+        "units",
+    )
 
     def __init__(self, name: str, unit: str | None) -> None:
         self.name, self.unit = name, unit
@@ -24,6 +39,10 @@ class Tally:
         self.answered = 0  # a bit for each channel that has answered in one of them
         self.units: float | None = None
         self.counted = 0  # of how many of them the units are known
+        self.inner_units = 0.0  # those that a region around it counts again, in the same unit
+        self.error_j = 0.0  # how far the truth may lie from what they are credited with, at the most
+        self.end_ns: int | None = None  # when the last of them ended, if nothing else was innermost then; and how far F was off
+        self.end_error_j = 0.0
         self.tau = 0.0
         self.credits: list[float] | None = None
         self.touched = False
@@ -34,6 +53,7 @@ class Entry:
 
     __slots__ = (
         "active",
+        "again",
         "broken",
         "child_error_j",
         "child_tau",
@@ -50,11 +70,14 @@ class Entry:
         "kin",
         "occludes",
         "on_drift",
+        "on_error_j",
+        "on_ns",
         "on_segment",
         "on_tau",
         "open",
         "owner",
         "parent",
+        "saved_j",
         "start_drift",
         "start_ns",
         "start_segment",
@@ -97,6 +120,12 @@ class Entry:
     touched: bool
     error_j: float
     child_error_j: float
+    saved_j: float
+    """Of the error at its beginning and at the end of the last one of its name: as much as certainly cancels out."""
+    again: bool
+    """Whether it became innermost a second time, as an epoch does between two steps."""
+    on_ns: int
+    on_error_j: float
     on_segment: Segment
     on_tau: float
     on_drift: tuple[int, float]

@@ -41,6 +41,12 @@ class Ledger:
         self._segment = Segment(start_ns, start_ns, ())
         self._touched: list[Entry | Tally] = []
 
+    @property
+    def error_j(self) -> float:
+        """How far what was used up to now may lie from what is in the account, as far as anything bounds it."""
+        error_j = self._segment.error_j
+        return error_j if math.isfinite(error_j) else 0.0
+
     # --- time -----------------------------------------------------------------------------------------------------
 
     def begin(self, segment: Segment) -> None:
@@ -95,14 +101,17 @@ class Ledger:
         entry.start_ns = self.now_ns
         entry.open = True
         entry.children = entry.kin = 0
-        entry.tau = entry.child_tau = entry.child_error_j = entry.error_j = 0.0
+        entry.tau = entry.child_tau = entry.child_error_j = entry.error_j = entry.saved_j = 0.0
         entry.credits = entry.inclusive = None
-        entry.touched = entry.concurrent = entry.broken = entry.generator = entry.suspended = entry.active = False
+        entry.again = entry.touched = entry.concurrent = entry.broken = entry.generator = entry.suspended = entry.active = False
         if entry.parent is not None and entry.parent.open:
             entry.parent.kin += 1
         self._occlude(entry, occludes)
         self._activate(entry)
+        entry.again = False
         self._weigh(weight)
+        if self.weight == 1 and entry.tally.end_ns is not None:
+            self._follow(entry)
         entry.start_segment = self._segment
         entry.start_weight = self.weight
         entry.start_drift = entry.on_drift = self._drift
@@ -116,6 +125,7 @@ class Ledger:
         entry.end_weight = max(1, self.weight)
         weight = self.weight
         if entry.active:
+            entry.again = False
             self._deactivate(entry)
         else:
             entry.concurrent = True  # a child outlives it, or it is a generator that was given up
@@ -142,11 +152,27 @@ class Ledger:
         tally = entry.tally
         tally.count += 1
         tally.duration_ns += entry.end_ns - entry.start_ns
+        tally.error_j += entry.error_j - entry.saved_j
+        tally.end_ns, tally.end_error_j = (self.now_ns, self._segment.error_j) if weight == 1 else (None, 0.0)
         if entry.credits is None:
             tally.tau += entry.tau
             self._touch(tally)
         else:
             tally.credits = _added(tally.credits, entry.self_j(), 1.0)
+
+    def _follow(self, entry: Entry) -> None:
+        """One of a name begins when the last one has just ended: what F was off then, it is off now, but for the gap."""
+        tally = entry.tally
+        assert tally.end_ns is not None
+        entry.saved_j = self._saved_j(tally.end_error_j + self._segment.error_j, tally.end_ns)
+        tally.end_ns = None
+
+    def _saved_j(self, errors_j: float, since_ns: int) -> float:
+        """What F is off at two instants is the same but for what can have been used, or credited, between them."""
+        segment = self._segment
+        most = segment.max_w * 1e-9 + math.fsum(segment.rates[:-EXTRAS])
+        saved_j = errors_j - most * (self.now_ns - since_ns)
+        return saved_j if 0.0 < saved_j < math.inf else 0.0
 
     def pause(self, entry: Entry, leaf: Entry, at_ns: int) -> None:
         """A generator's region stops running at a yield; ``leaf`` is the innermost region inside it at that moment."""
@@ -203,10 +229,15 @@ class Ledger:
         entry.on_segment = self._segment
         entry.on_tau = self._tau
         entry.on_drift = self._drift
-        entry.error_j += self._segment.error_j / self.weight
+        entry.on_ns, entry.on_error_j = self.now_ns, self._segment.error_j / self.weight
+        entry.again = True
+        entry.error_j += entry.on_error_j
 
     def _deactivate(self, entry: Entry) -> None:
-        entry.error_j += self._segment.error_j / self.weight + drifted_j(entry.on_drift, self._drift)
+        error_j = self._segment.error_j / self.weight
+        entry.error_j += error_j + drifted_j(entry.on_drift, self._drift)
+        if entry.again and entry.on_segment is self._segment:
+            entry.error_j -= self._saved_j(entry.on_error_j + error_j, entry.on_ns)
         self.weight -= 1
         entry.active = False
         begun = entry.on_segment

@@ -92,15 +92,16 @@ def _between(impact: Impact, name: str, shown: Callable[[float | None], str]) ->
 
 
 def _operation(operation: Operation) -> str:
-    text = f"{energy(operation.energy_j):>12}  {operation.duration_s:>9.2f} s  {operation.count:>6} x"
+    """Its own energy and time, without what is measured inside of it, as the rest of its row."""
+    text = f"{energy(operation.energy_j):>12}  {operation.self_duration_s:>9.2f} s  {operation.count:>6} x"
     unit = operation.unit or "unit"
     if (per_unit_j := operation.energy_per_unit_j) is not None:
         text += f"  {energy(per_unit_j)}/{unit}"
     elif operation.counted < operation.count and operation.units:
         text += f"  {unit}s of {operation.counted} of {operation.count} calls known"
     impact = operation.impact
-    if impact.sci_g_per_unit is not None and operation.units:
-        text += f"  {carbon(impact.sci_g_per_unit)}/{unit}"
+    if impact.carbon_g is not None and per_unit_j is not None and operation.units:
+        text += f"  {carbon(impact.carbon_g / operation.units)}/{unit}"
     elif impact.carbon_g is not None:
         text += f"  {carbon(impact.carbon_g)}"
     if impact.cost is not None:

@@ -29,6 +29,7 @@ _MOST = 1e9
 _DAY = 1440
 _WEEK = 7 * _DAY
 _HOURS = "expected two different times of day, such as '22-6', '22:30-6:00' or (22.5, 6), or '0-24' for the whole day"
+_EXAMPLE = '{"hours": "22-6", "days": "mon-fri", "price_per_kwh": 0.2}'
 _WHICH_DAYS = "expected all, or days such as mon-fri or 'sat, sun'"
 
 
@@ -165,7 +166,7 @@ def from_settings(settings: Settings) -> TimeOfDayTariff:
 
 def _tariff(document: object) -> TimeOfDayTariff:
     if not isinstance(document, dict) or not isinstance(document.get("bands"), list) or "timezone" not in document:
-        raise ConfigurationError("expected an object with timezone and a list of bands")
+        raise ConfigurationError(f'expected an object such as {{"timezone": "Europe/Paris", "bands": [{_EXAMPLE}]}}')
     _no_others(document, ("timezone", "bands", "currency"))
     bands = [_band(number, entry) for number, entry in enumerate(document["bands"])]
     return TimeOfDayTariff(document["timezone"], bands, document.get("currency", "EUR"))
@@ -173,7 +174,7 @@ def _tariff(document: object) -> TimeOfDayTariff:
 
 def _band(number: int, entry: object) -> Band:
     if not isinstance(entry, dict) or "hours" not in entry:
-        raise ConfigurationError(f"bands[{number}]: expected an object with hours")
+        raise ConfigurationError(f"bands[{number}]: expected an object such as {_EXAMPLE}")
     hours = entry["hours"]
     try:
         _no_others(entry, [item.name for item in fields(Band)])

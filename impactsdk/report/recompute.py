@@ -150,7 +150,7 @@ def _impact(name: str | None, run: Run, book: Book) -> Impact:
         impact = impact_of(use, book.rates(unix_ns))
         units = use.units if units is None else units + (use.units or 0.0)
         total = impact if total is None else added(total, impact, units=units)
-    return total or Impact()
+    return Impact() if total is None else replace(total, intervals={})
 
 
 def _parts(name: str | None, run: Run) -> Iterator[tuple[int, Use]]:
