@@ -278,7 +278,8 @@ class Totals:
     """The account of a meter: ``attributed_j + unattributed_j + others_j`` is what the counters say was used.
 
     Args:
-        channels: Per channel id, joules counted since the meter's first reading, up to the last settled instant.
+        channels: Per channel id, joules counted since the meter's first reading, up to the last settled instant. What a device
+            shows that tells of a time before (``tick_s``) is taken to be half of that old.
         attributed_j: Self energy of all regions, open ones included.
         unattributed_j: Energy of this boundary while no region was open.
         others_j: What the machine used for someone else.

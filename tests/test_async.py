@@ -16,7 +16,7 @@ from opentelemetry import trace
 
 import impactsdk
 from impactsdk import measured
-from impactsdk.testing import FakeClock, capture
+from impactsdk.testing import FakeClock, SimulatedSource, capture
 from tests.kit import Bench, bench, conserved
 
 
@@ -243,3 +243,44 @@ async def _run(here: Bench, clock: FakeClock, plans: list[list[str]]) -> None:
     await asyncio.gather(*(follow(plan, 0) for plan in plans))
     while spawned:
         await spawned.pop()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+@pytest.mark.parametrize("tick_s", [0.0, 0.1])
+def test_a_region_around_tasks_that_overlap_has_the_interval_of_its_two_ends_if_nothing_else_is_measured(
+    beside: bool, tick_s: float
+) -> None:
+    clock = FakeClock()
+    source = SimulatedSource(lambda second: 300.0 if second % 0.3 < 0.1 else 60.0, tick_s=tick_s, max_power_w=300.0)
+    with bench(sources=[source], clock=clock) as here:
+        clock.advance(1.0)
+
+        async def request(number: int) -> None:
+            with here.measured("request", span=False):
+                for _ in range(1 + number % 3):
+                    clock.advance(0.05)
+                    await asyncio.sleep(0)
+
+        async def serve() -> Any:
+            with here.measured("serve") as region:
+                await asyncio.gather(*(request(number) for number in range(20)))
+            return region
+
+        with here.measured("before"):
+            clock.advance(1.0)
+        other = contextvars.Context().run(lambda: here.measured("other").__enter__()) if beside else None
+        begun_ns = clock.now_ns()
+        region = asyncio.run(serve())
+        used_j = source.true_energy_j(begun_ns, clock.now_ns())
+        if other is not None:
+            other.__exit__(None, None, None)
+        clock.advance(1.0)
+        found = region.result()
+        conserved(here.totals())
+    assert found.energy_low_j is not None
+    assert found.energy_high_j is not None
+    if beside:
+        assert found.energy_j < 0.96 * used_j, "the other one has its part"
+    else:
+        assert found.energy_low_j <= used_j <= found.energy_high_j
+        assert found.energy_high_j - found.energy_low_j <= 1e-6 + 5 * 300.0 * tick_s + 0.15 * 300.0

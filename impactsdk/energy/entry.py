@@ -54,12 +54,14 @@ class Entry:
     __slots__ = (
         "active",
         "again",
+        "alone",
         "broken",
         "child_error_j",
         "child_tau",
         "children",
         "concurrent",
         "credits",
+        "crowds",
         "end_drift",
         "end_ns",
         "end_segment",
@@ -82,6 +84,7 @@ class Entry:
         "start_ns",
         "start_segment",
         "start_weight",
+        "strewn",
         "suspended",
         "tally",
         "tau",
@@ -122,6 +125,11 @@ class Entry:
     child_error_j: float
     saved_j: float
     """Of the error at its beginning and at the end of the last one of its name: as much as certainly cancels out."""
+    alone: bool
+    """Whether nothing but it and what it contains was open meanwhile, however much of that at once: all was used inside."""
+    crowds: int
+    strewn: bool
+    """Whether not all that it has begun ended inside of it, or some of it ran only at times."""
     again: bool
     """Whether it became innermost a second time, as an epoch does between two steps."""
     on_ns: int
@@ -167,15 +175,16 @@ class Entry:
         slack_low_j, slack_high_j = inclusive[LOW], inclusive[HIGH]
         energy_j = math.fsum(inclusive[:-EXTRAS])
         lost_j, early_j = self._unseen_j(missed_ns)
-        if self.concurrent or self.broken:
+        if (self.concurrent or self.broken) and not self.alone:
             error_j = self.error_j + self.child_error_j
             low_j, high_j = energy_j - error_j, energy_j + error_j
         else:
             start_low_j, start_high_j = self.start_segment.error_at_j(self.start_ns, ending=False)
             end_low_j, end_high_j = self.end_segment.error_at_j(self.end_ns, ending=True)
-            drift_j = drifted_j(self.start_drift, self.end_drift)
-            low_j = energy_j + end_low_j / self.end_weight - start_high_j / self.start_weight - drift_j
-            high_j = energy_j + end_high_j / self.end_weight - start_low_j / self.start_weight + drift_j
+            start_weight, end_weight = (1, 1) if self.alone else (self.start_weight, self.end_weight)
+            drift_j = 0.0 if self.alone else drifted_j(self.start_drift, self.end_drift)
+            low_j = energy_j + end_low_j / end_weight - start_high_j / start_weight - drift_j
+            high_j = energy_j + end_high_j / end_weight - start_low_j / start_weight + drift_j
         low_j -= slack_low_j + early_j
         if surplus_ns > 0:
             low_j -= self.end_segment.max_w * surplus_ns * 1e-9

@@ -40,6 +40,7 @@ class Ledger:
         self._busy_ns = 0
         self._segment = Segment(start_ns, start_ns, ())
         self._touched: list[Entry | Tally] = []
+        self._crowds = 0  # how often something began that is in nothing else, while something else was open
 
     @property
     def error_j(self) -> float:
@@ -104,8 +105,14 @@ class Ledger:
         entry.tau = entry.child_tau = entry.child_error_j = entry.error_j = entry.saved_j = 0.0
         entry.credits = entry.inclusive = None
         entry.again = entry.touched = entry.concurrent = entry.broken = entry.generator = entry.suspended = entry.active = False
+        entry.strewn = False
         if entry.parent is not None and entry.parent.open:
             entry.parent.kin += 1
+            entry.alone = False
+        else:
+            self._crowds += bool(self.open_entries)
+            entry.alone = not self.open_entries
+        entry.crowds = self._crowds
         self._occlude(entry, occludes)
         self._activate(entry)
         entry.again = False
@@ -131,6 +138,8 @@ class Ledger:
             entry.concurrent = True  # a child outlives it, or it is a generator that was given up
         if entry.kin:
             entry.concurrent = True
+        entry.strewn = bool(entry.strewn or entry.kin or entry.generator or entry.broken)
+        entry.alone = entry.alone and entry.crowds == self._crowds and not entry.strewn
         entry.open = False
         del self.open_entries[entry]
         if entry.suspended and entry.occludes is not None:
@@ -142,6 +151,7 @@ class Ledger:
         if parent is not None and parent.open:
             parent.kin -= 1
             parent.concurrent = parent.concurrent or entry.concurrent
+            parent.strewn = parent.strewn or entry.strewn
             parent.broken = parent.broken or (entry.broken and not entry.generator)
             parent.child_error_j += entry.error_j + entry.child_error_j
             if entry.credits is None and entry.inclusive is None:

@@ -166,7 +166,8 @@ def from_settings(settings: Settings) -> TimeOfDayTariff:
 
 def _tariff(document: object) -> TimeOfDayTariff:
     if not isinstance(document, dict) or not isinstance(document.get("bands"), list) or "timezone" not in document:
-        raise ConfigurationError(f'expected an object such as {{"timezone": "Europe/Paris", "bands": [{_EXAMPLE}]}}')
+        example = f'{{"timezone": "Europe/Paris", "bands": [{_EXAMPLE}]}}'
+        raise ConfigurationError(f"expected an object with timezone and a list of bands, such as {example}")
     _no_others(document, ("timezone", "bands", "currency"))
     bands = [_band(number, entry) for number, entry in enumerate(document["bands"])]
     return TimeOfDayTariff(document["timezone"], bands, document.get("currency", "EUR"))
@@ -174,7 +175,7 @@ def _tariff(document: object) -> TimeOfDayTariff:
 
 def _band(number: int, entry: object) -> Band:
     if not isinstance(entry, dict) or "hours" not in entry:
-        raise ConfigurationError(f"bands[{number}]: expected an object such as {_EXAMPLE}")
+        raise ConfigurationError(f"bands[{number}]: expected an object with hours, such as {_EXAMPLE}")
     hours = entry["hours"]
     try:
         _no_others(entry, [item.name for item in fields(Band)])
