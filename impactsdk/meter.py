@@ -106,6 +106,7 @@ class Meter:
         self._settings: Settings | None = None
         self._closed = False
         self._detach: Callable[[], None] | None = None
+        self._unfinished: Session | None = None  # one that a listener has closed, in whose thread nobody can wait for its end
         self._holders: weakref.WeakSet[HoldingProcessor] = weakref.WeakSet()
         self._last_totals = _nothing()
         if settings is not None or sources is not None or factors is not None:
@@ -314,12 +315,14 @@ class Meter:
         if not _runs(session):
             if detach is not None:
                 detach()
-            return True
+            return self._finish(wait_s)
         closed = session.close(wait_s)
         if detach is not None:
             detach()
         account = session.snapshot()
         self._last_totals = account.totals
+        if lifecycle.in_sampler():
+            self._unfinished = session
         if session.summary_wanted:
             from impactsdk.export.summary import summarise
 
@@ -328,6 +331,16 @@ class Meter:
             except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
                 _warn(f"the summary could not be written: {error!r}")
         return closed
+
+    def _finish(self, wait_s: float) -> bool:
+        """Wait for a session that was closed from within; say whether it has ended."""
+        session = self._unfinished
+        if session is None:
+            return True
+        if lifecycle.in_sampler() or not session.ended(wait_s):
+            return False
+        self._unfinished, self._last_totals = None, session.snapshot().totals
+        return True
 
     def reset(self) -> None:
         """Close and forget the settings: the environment is read again at the next region. For tests."""

@@ -272,6 +272,10 @@ class Session(Recorder):
                 return False
         return self._sampler.join(max(0.0, deadline - time.monotonic()))
 
+    def ended(self, timeout_s: float) -> bool:
+        """Wait until all is written and let go of; say whether that was reached."""
+        return self._sampler.ended.wait(timeout_s) and self._sampler.join(timeout_s)
+
     @property
     def late(self) -> bool:
         """Whether the application has set its provider only after it was decided where results go."""

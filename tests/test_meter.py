@@ -331,8 +331,10 @@ def test_a_listener_that_closes_the_meter_waits_for_nothing_and_leaves_no_thread
     meter.listeners.append(lambda _: closed.append(meter.close()))
     with meter.measured("a"):
         pass
-    assert wait_until(lambda: threading.active_count() == before)
+    assert wait_until(lambda: bool(closed))
     assert closed == [False], "not all is written yet when it returns"
+    assert meter.close(), "but it is when somebody else asks"
+    assert threading.active_count() == before
     assert meter.totals().operations["a"].count == 1
 
 

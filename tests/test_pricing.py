@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -394,3 +395,26 @@ def test_units_that_an_epoch_and_its_steps_both_count_are_counted_once_in_all() 
         assert meter.flush()
         impact = meter.totals().impact
     assert impact.sci_g_per_unit == pytest.approx(((impact.carbon_g or 0.0) + (impact.embodied_g or 0.0)) / 200)
+
+
+def test_the_interval_of_regions_that_a_task_outlives_holds_what_they_used() -> None:
+    """As with ``asyncio.create_task``: a region whose energy is all used before what it has begun hides it."""
+    clock = FakeClock()
+    source = SimulatedSource(lambda second: 300.0 if second % 0.1 < 0.005 else 10.0, tick_s=0.1, max_power_w=300.0)
+    settings = Settings.load({}, export="none", carbon_intensity_g_per_kwh=100.0)
+    used_j = 0.0
+    with Meter(settings, sources=[source], clock=clock) as meter:
+        for _ in range(100):
+            begun_ns = clock.now_ns()
+            with meter.measured("outer", span=False):
+                task = contextvars.copy_context()
+                clock.advance(0.005)
+                used_j += source.true_energy_j(begun_ns, clock.now_ns())
+                inner = meter.measured("inner", span=False)
+                task.run(inner.__enter__)
+                clock.advance(0.095)
+            task.run(inner.__exit__, None, None, None)
+        clock.advance(1.0)
+        assert meter.flush()
+        low_j, high_j = _carbon_j(meter.totals().operations["outer"].impact)
+    assert low_j <= used_j <= high_j

@@ -22,8 +22,8 @@ class Tally:
         "counted",
         "credits",
         "duration_ns",
-        "end_error_j",
         "end_ns",
+        "end_segment",
         "error_j",
         "inner_units",
         "name",
@@ -41,8 +41,8 @@ class Tally:
         self.counted = 0  # of how many of them the units are known
         self.inner_units = 0.0  # those that a region around it counts again, in the same unit
         self.error_j = 0.0  # how far the truth may lie from what they are credited with, at the most
-        self.end_ns: int | None = None  # when the last of them ended, if nothing else was innermost then; and how far F was off
-        self.end_error_j = 0.0
+        self.end_ns: int | None = None  # when the last of them ended, if it was then the only innermost one
+        self.end_segment = 0  # the number of the segment in which that was
         self.tau = 0.0
         self.credits: list[float] | None = None
         self.touched = False

@@ -40,6 +40,8 @@ class Ledger:
         self._busy_ns = 0
         self._segment = Segment(start_ns, start_ns, ())
         self._touched: list[Entry | Tally] = []
+        self._number = 0  # of the segment
+        self._error_j: float | None = None  # of the segment, once somebody has asked
         self._crowds = 0  # how often something began that is in nothing else, while something else was open
 
     @property
@@ -54,6 +56,8 @@ class Ledger:
         """Enter the next segment; the one before must have been closed."""
         segment.v = self._v.copy()
         self._segment = segment
+        self._error_j = None
+        self._number += 1
         self._tau = 0.0
         self._busy_ns = 0
         self.now_ns = segment.start_ns
@@ -130,7 +134,7 @@ class Ledger:
         entry.end_ns = max(self.now_ns, entry.start_ns)
         entry.end_segment = self._segment
         entry.end_weight = max(1, self.weight)
-        weight = self.weight
+        weight, alone = self.weight, entry.active and self.weight == 1
         if entry.active:
             entry.again = False
             self._deactivate(entry)
@@ -163,7 +167,8 @@ class Ledger:
         tally.count += 1
         tally.duration_ns += entry.end_ns - entry.start_ns
         tally.error_j += entry.error_j - entry.saved_j
-        tally.end_ns, tally.end_error_j = (self.now_ns, self._segment.error_j) if weight == 1 else (None, 0.0)
+        # One that was not innermost has no error at its end, which the next one's could cancel.
+        tally.end_ns, tally.end_segment = (self.now_ns if alone else None), self._number
         if entry.credits is None:
             tally.tau += entry.tau
             self._touch(tally)
@@ -171,18 +176,17 @@ class Ledger:
             tally.credits = _added(tally.credits, entry.self_j(), 1.0)
 
     def _follow(self, entry: Entry) -> None:
-        """One of a name begins when the last one has just ended: what F was off then, it is off now, but for the gap."""
-        tally = entry.tally
-        assert tally.end_ns is not None
-        entry.saved_j = self._saved_j(tally.end_error_j + self._segment.error_j, tally.end_ns)
-        tally.end_ns = None
+        """One of a name begins when the last one has just ended: what F was off then, it is off now, but for the gap.
 
-    def _saved_j(self, errors_j: float, since_ns: int) -> float:
-        """What F is off at two instants is the same but for what can have been used, or credited, between them."""
-        segment = self._segment
-        most = segment.max_w * 1e-9 + math.fsum(segment.rates[:-EXTRAS])
-        saved_j = errors_j - most * (self.now_ns - since_ns)
-        return saved_j if 0.0 < saved_j < math.inf else 0.0
+        In the gap no more can have been used, or credited, than the devices can draw.
+        """
+        tally, segment = entry.tally, self._segment
+        assert tally.end_ns is not None
+        if tally.end_segment == self._number:
+            saved_j = 2 * segment.error_j - segment.most_rate * (self.now_ns - tally.end_ns)
+            if 0.0 < saved_j < math.inf:
+                entry.saved_j = saved_j
+        tally.end_ns = None
 
     def pause(self, entry: Entry, leaf: Entry, at_ns: int) -> None:
         """A generator's region stops running at a yield; ``leaf`` is the innermost region inside it at that moment."""
@@ -239,15 +243,27 @@ class Ledger:
         entry.on_segment = self._segment
         entry.on_tau = self._tau
         entry.on_drift = self._drift
-        entry.on_ns, entry.on_error_j = self.now_ns, self._segment.error_j / self.weight
+        entry.on_ns = self.now_ns
         entry.again = True
-        entry.error_j += entry.on_error_j
+        error_j = self._error_j
+        if error_j is None:
+            error_j = self._error_j = self._segment.error_j
+        error_j /= self.weight
+        entry.on_error_j = error_j
+        entry.error_j += error_j
 
     def _deactivate(self, entry: Entry) -> None:
-        error_j = self._segment.error_j / self.weight
-        entry.error_j += error_j + drifted_j(entry.on_drift, self._drift)
+        error_j = self._error_j
+        if error_j is None:
+            error_j = self._error_j = self._segment.error_j
+        error_j /= self.weight
         if entry.again and entry.on_segment is self._segment:
-            entry.error_j -= self._saved_j(entry.on_error_j + error_j, entry.on_ns)
+            saved_j = entry.on_error_j + error_j - self._segment.most_rate * (self.now_ns - entry.on_ns)
+            if 0.0 < saved_j < math.inf:
+                error_j -= saved_j
+        if entry.on_drift is not self._drift:
+            error_j += drifted_j(entry.on_drift, self._drift)
+        entry.error_j += error_j
         self.weight -= 1
         entry.active = False
         begun = entry.on_segment

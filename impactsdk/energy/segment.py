@@ -102,6 +102,7 @@ class Segment:
         "lost",
         "lost_rate",
         "max_w",
+        "most_rate",
         "rates",
         "silent",
         "start_ns",
@@ -141,6 +142,8 @@ class Segment:
             slack_low += rate * (1 - knot.low_gain)
             slack_high += rate * (knot.high_gain - 1)
             self.failed_rate += knot.failed / len(curves)
+        self.most_rate = self.max_w * 1e-9 + math.fsum(self.rates)
+        """More than can be used, or credited, in a nanosecond."""
         self.rates += [slack_low, slack_high, 1e-9]
 
     def _add(self, rate: float, total_rate: float, late_rate: float) -> None:
@@ -192,15 +195,17 @@ class Segment:
     @property
     def error_j(self) -> float:
         """A bound on the error at any point of the segment; computed when first asked for."""
-        if self._error_j is None:
-            self._error_j = 0.0
+        total_j = self._error_j
+        if total_j is None:
+            total_j = 0.0
             for lane in self._lanes:
                 for ending in (False, True) if lane.knot.lost else (False,):
                     most_j = lane.bounds_j(self.end_ns, ending=ending)[1]
                     least_j = lane.bounds_j(self.start_ns, ending=ending)[0]
                     error_j = max(most_j - lane.own_j(self.start_ns), lane.own_j(self.end_ns) - least_j, 0.0)
-                    self._error_j += lane.gain * error_j
-        return self._error_j
+                    total_j += lane.gain * error_j
+            self._error_j = total_j
+        return total_j
 
 
 def _lane(curve: Curve, at_ns: int) -> Lane | None:
