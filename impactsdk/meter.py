@@ -415,7 +415,7 @@ class Meter:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
         self._lock, self._turning = threading.RLock(), threading.RLock()
         self._beginning = False
-        self._last_totals = _nothing()
+        self._unfinished, self._last_totals = None, _nothing()
         if _runs(self.session):
             self.session.forsake()
             self.session = None
