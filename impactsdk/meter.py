@@ -293,9 +293,9 @@ class Meter:
 
         Regions that are entered afterwards measure nothing.
         """
-        wait_s = timeout_s = None if timeout_s is None else checked_timeout_s(timeout_s)
-        if wait_s is None:
-            wait_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
+        if timeout_s is None:
+            timeout_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
+        wait_s = checked_timeout_s(timeout_s)
         # In a sampler's thread whoever closes may be waiting for us.
         if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else min(wait_s, threading.TIMEOUT_MAX)):
             return False
@@ -352,10 +352,10 @@ class Meter:
     def configure(self, names: Mapping[str, Any]) -> None:
         """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
         session = self.session
-        kept = not names and (_runs(session) or (self._given is not None and not self._names))
-        if kept and not (_runs(session) and session.late):
-            return  # whatever the environment says by now: frameworks and launchers change it
-        names = names or self._names
+        if not names:
+            if not session.late if _runs(session) else self._given is not None and not self._names:
+                return  # whatever the environment says by now: frameworks and launchers change it
+            names = self._names
         settings = Settings.load(**names)
         _check(settings)
         if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else -1):

@@ -54,8 +54,6 @@ class Curve:
         self._bent_before: Knot | None = None
         self._failing = False
         self._doubt = Doubt(channel)
-        self.max_power_w = self._doubt.max_power_w
-        """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -88,7 +86,6 @@ class Curve:
         # A counter that stood still shows at once what was used since it last moved.
         since_ns = self._seen_ns if self._tick.declared_ns is not None else min(self._seen_ns, last.at_ns)
         verdict = self._doubt.of(energy_j, self._raw_j, before_ns, after_ns, since_ns=since_ns, tick_ns=self.tick_ns)
-        self.max_power_w = self._doubt.max_power_w
         if verdict != "true":
             self.lost_readings += 1
             self._failing = True
@@ -141,7 +138,6 @@ class Curve:
             self.stretched = True
         if last.lo_ns > NEVER_NS:
             self._doubt.certainly_used(step_j, knot.hi_ns - last.lo_ns)
-            self.max_power_w = self._doubt.max_power_w
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -200,6 +196,11 @@ class Curve:
     def shown_j(self) -> float:
         """What the counter showed at the last accepted reading."""
         return self._raw_j
+
+    @property
+    def max_power_w(self) -> float:
+        """A power that the device cannot exceed, as far as that has not been seen to be wrong; else infinite."""
+        return self._doubt.max_power_w
 
     @property
     def tick_ns(self) -> float | None:

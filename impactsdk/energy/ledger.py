@@ -41,7 +41,6 @@ class Ledger:
         self._segment = Segment(start_ns, start_ns, ())
         self._touched: list[Entry | Tally] = []
         self._number = 0  # of the segment
-        self._error_j: float | None = None  # of the segment, once somebody has asked
         self._crowds = 0  # how often something began that is in nothing else, while something else was open
 
     @property
@@ -56,7 +55,6 @@ class Ledger:
         """Enter the next segment; the one before must have been closed."""
         segment.v = self._v.copy()
         self._segment = segment
-        self._error_j = None
         self._number += 1
         self._tau = 0.0
         self._busy_ns = 0
@@ -245,18 +243,11 @@ class Ledger:
         entry.on_drift = self._drift
         entry.on_ns = self.now_ns
         entry.again = True
-        error_j = self._error_j
-        if error_j is None:
-            error_j = self._error_j = self._segment.error_j
-        error_j /= self.weight
-        entry.on_error_j = error_j
-        entry.error_j += error_j
+        entry.on_error_j = self._segment.error_j / self.weight
+        entry.error_j += entry.on_error_j
 
     def _deactivate(self, entry: Entry) -> None:
-        error_j = self._error_j
-        if error_j is None:
-            error_j = self._error_j = self._segment.error_j
-        error_j /= self.weight
+        error_j = self._segment.error_j / self.weight
         if entry.again and entry.on_segment is self._segment:
             saved_j = entry.on_error_j + error_j - self._segment.most_rate * (self.now_ns - entry.on_ns)
             if 0.0 < saved_j < math.inf:

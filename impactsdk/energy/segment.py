@@ -92,10 +92,13 @@ class Segment:
     counted though they were used before the first reading.
     """
 
+    error_j: float
+    """A bound on the error at any point of it."""
+
     __slots__ = (
-        "_error_j",
         "_lanes",
         "end_ns",
+        "error_j",
         "failed",
         "failed_rate",
         "late_rates",
@@ -114,7 +117,6 @@ class Segment:
     def __init__(self, start_ns: int, end_ns: int, curves: Sequence[Curve]) -> None:
         self.start_ns, self.end_ns = start_ns, end_ns
         self._lanes: list[Lane] = []
-        self._error_j: float | None = None
         self.rates: list[float] = []
         self.total_rates: list[float] = []
         self.late_rates: list[float] = []
@@ -192,20 +194,18 @@ class Segment:
         """How far ``at_ns`` is from the nearest knot, at most, over the channels: the time that had to be interpolated."""
         return max((lane.blur_ns(at_ns) for lane in self._lanes), default=0)
 
-    @property
-    def error_j(self) -> float:
-        """A bound on the error at any point of the segment; computed when first asked for."""
-        total_j = self._error_j
-        if total_j is None:
-            total_j = 0.0
-            for lane in self._lanes:
-                for ending in (False, True) if lane.knot.lost else (False,):
-                    most_j = lane.bounds_j(self.end_ns, ending=ending)[1]
-                    least_j = lane.bounds_j(self.start_ns, ending=ending)[0]
-                    error_j = max(most_j - lane.own_j(self.start_ns), lane.own_j(self.end_ns) - least_j, 0.0)
-                    total_j += lane.gain * error_j
-            self._error_j = total_j
-        return total_j
+    def __getattr__(self, name: str) -> float:
+        """``error_j`` is computed when it is asked for, and from then on is there: the ledger asks at each event."""
+        if name != "error_j":
+            raise AttributeError(name)
+        self.error_j = 0.0
+        for lane in self._lanes:
+            for ending in (False, True) if lane.knot.lost else (False,):
+                most_j = lane.bounds_j(self.end_ns, ending=ending)[1]
+                least_j = lane.bounds_j(self.start_ns, ending=ending)[0]
+                error_j = max(most_j - lane.own_j(self.start_ns), lane.own_j(self.end_ns) - least_j, 0.0)
+                self.error_j += lane.gain * error_j
+        return self.error_j
 
 
 def _lane(curve: Curve, at_ns: int) -> Lane | None:

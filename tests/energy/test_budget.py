@@ -74,19 +74,22 @@ class Board:
         pass
 
 
+def looks_in(meter: Meter, clock: DearClock, *, steps: int) -> int:
+    """How often the device is read while so many steps of a tenth of a second are measured."""
+    before = clock.looks
+    for _ in range(steps):
+        with meter.measured("step", span=False):
+            clock.advance(0.1)
+    return clock.looks - before
+
+
 def test_what_is_exact_is_read_as_often_as_ever_however_dear_it_is() -> None:
     """Its energy lies where it is looked at: with fewer looks a burst of power would be charged too little."""
     clock = DearClock(1e-3)
     board = Board(clock, tick_s=0.0)
     with Meter(Settings.load({}, export="none"), sources=[board], clock=clock) as meter:
-        for _ in range(200):
-            with meter.measured("step", span=False):
-                clock.advance(0.1)
-        before = clock.looks
-        for _ in range(50):
-            with meter.measured("step", span=False):
-                clock.advance(0.1)
-        assert clock.looks - before >= 50
+        looks_in(meter, clock, steps=200)
+        assert looks_in(meter, clock, steps=50) >= 50
 
 
 @pytest.mark.parametrize(("look_s", "fewer"), [(1e-6, False), (1e-3, True)])
@@ -95,14 +98,8 @@ def test_a_device_that_costs_much_to_read_is_read_less_often_and_its_joules_are_
     board = Board(clock)
     with Meter(Settings.load({}, export="none"), sources=[board], clock=clock) as meter:
         with meter.measured("all", span=False) as whole:
-            for _ in range(100):
-                with meter.measured("step", span=False):
-                    clock.advance(0.1)
-            before = clock.looks
-            for _ in range(100):
-                with meter.measured("step", span=False):
-                    clock.advance(0.1)
-            looks_a_second = (clock.looks - before) / 10.0
+            looks_in(meter, clock, steps=100)
+            looks_a_second = looks_in(meter, clock, steps=100) / 10.0
         clock.advance(1.0)
         found = whole.result()
         step = meter.totals().operations["step"]
