@@ -1,37 +1,21 @@
-"""The meter: the only place where the parts are joined. The default one serves ``impactsdk.measured`` and needs no set-up."""
+"""The meter: its face. The default one serves ``impactsdk.measured`` and needs no set-up."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import os
-import threading
-import warnings
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from impactsdk import lifecycle
-from impactsdk.clock import SystemClock
-from impactsdk.errors import ConfigurationError, DegradedWarning
-from impactsdk.idle import OFF, OffSession
-from impactsdk.model import Measurement, Totals
+from impactsdk.model import Totals
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.recorder import Spec, checked_timeout_s
+from impactsdk.sessions import Sessions, runs
 from impactsdk.settings import Settings
-from impactsdk.terminal import say
 from impactsdk.wrap import Measured, MeasuredSpan, block, checked_spec
 
 if TYPE_CHECKING:
     from opentelemetry import metrics, trace
-    from typing_extensions import TypeIs
 
-    # What measures is imported when something is first measured: it is nine tenths of the time that importing all would take.
-    from impactsdk.foreign import HoldingProcessor
-    from impactsdk.session import Session
-
-__all__ = ["Meter", "configure", "default_meter", "flush", "installed_version", "shutdown"]
+__all__ = ["Meter", "configure", "default_meter", "flush", "shutdown"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -39,32 +23,7 @@ T = TypeVar("T")
 _MOST_SPECS = 2_000
 
 
-def installed_version() -> str:
-    """The version of impactsdk that is installed."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("impactsdk")
-    except PackageNotFoundError:
-        return "0"
-
-
-def _nothing() -> Totals:
-    return Totals({}, 0.0, 0.0, 0.0, {})
-
-
-def _check(settings: Settings) -> None:
-    if settings.sources or settings.factors or settings.region is not None:
-        from impactsdk.discovery import check
-
-        check(settings)
-
-
-def _runs(session: Session | OffSession | None) -> TypeIs[Session]:
-    return session is not None and not session.off
-
-
-class Meter:
+class Meter(Sessions):
     """Measures regions from sources and hands the results on. For those who embed impactsdk; others use the default one.
 
     Nothing is opened or started before the first region, and nothing outlives :meth:`close`.
@@ -91,45 +50,9 @@ class Meter:
         meter_provider: metrics.MeterProvider | None = None,
         clock: Clock | None = None,
     ) -> None:
-        self._given = settings
-        self._names: Mapping[str, Any] = {}  # what configure() was told last
-        self._parts = {"sources": sources, "factors": factors}
-        self._providers = (tracer_provider, meter_provider)
-        self._clock = clock or SystemClock()
-        self.session: Session | OffSession | None = None
-        self.listeners: list[Callable[[Measurement], None]] = []
-        self._lock = threading.RLock()
-        self._turning = threading.RLock()  # held while a session is closed, and while another takes its place
-        self._beginning = False
+        super().__init__(settings, sources, factors, tracer_provider, meter_provider, clock)
         self._span_specs: dict[str, Spec] = {}
         self._ledger_specs: dict[str, Spec] = {}
-        self._settings: Settings | None = None
-        self._closed = False
-        self._detach: Callable[[], None] | None = None
-        self._unfinished: Session | None = None  # one that a listener has closed, in whose thread nobody can wait for its end
-        self._holders: weakref.WeakSet[HoldingProcessor] = weakref.WeakSet()
-        self._last_totals = _nothing()
-        if settings is not None or sources is not None or factors is not None:
-            self._settings = self._load()
-        lifecycle.watch(self)
-
-    def _load(self) -> Settings:
-        settings = self._given if self._given is not None else Settings.load()
-        if not isinstance(settings, Settings):
-            raise ConfigurationError(f"settings={settings!r}: expected impactsdk.Settings, as Settings.load() gives")
-        given = {name: parts for name, parts in self._parts.items() if parts is not None}
-        if given:
-            parsed = Settings.load({}, **given)
-            settings = dataclasses.replace(settings, **{name: getattr(parsed, name) for name in given})
-        _check(settings)
-        return settings
-
-    @property
-    def settings(self) -> Settings:
-        """The settings in force."""
-        if self._settings is None:
-            self._settings = self._load()
-        return self._settings
 
     # --- measuring ------------------------------------------------------------------------------------------------------
 
@@ -215,70 +138,10 @@ class Meter:
         """
         return _turns(iterable, checked_spec(self, name, unit, None, None, False))
 
-    def begin(self) -> Session | OffSession:
-        """The session, started if need be. Regions call it; nobody else has to."""
-        beginning = lifecycle.beginning  # in the child of a fork it is another one
-        if not beginning.acquire(blocking=not lifecycle.in_sampler()):
-            return OFF  # a source measures while it is opened: whoever begins waits for it
-        try:
-            return self._begin()
-        finally:
-            beginning.release()
-
-    def _begin(self) -> Session | OffSession:
-        with self._lock:
-            if self.session is None:
-                if self._beginning:
-                    return OFF  # a provider, a source or a signal handler measures while we begin, in this very thread
-                if self._closed or self.settings.disabled:
-                    self.session = OFF
-                else:
-                    self._beginning = True
-                    try:
-                        self.session = self._begun()
-                    finally:
-                        self._beginning = False
-            return self.session
-
-    def _begun(self) -> Session | OffSession:
-        try:
-            from impactsdk.session import Session
-
-            lifecycle.at_exit()  # first: the process may end while a thread of it begins
-            self.enrich()
-            return Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners, self._holders)
-        except ConfigurationError:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever fails here, the measured code runs
-            _warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
-            return OFF
-
-    def hold(self, processor: HoldingProcessor) -> None:
-        """A processor holds other instrumentations' spans for this meter."""
-        self._holders.add(processor)
-        if _runs(self.session):
-            self.session.look_for_spans()
-
-    def enrich(self) -> None:
-        """Put energy on other instrumentations' spans from now on, if ``settings.enrich`` says so and there is a provider."""
-        if self._detach is not None or not self.settings.enrich or self.settings.disabled:
-            return
-        from opentelemetry import trace
-
-        from impactsdk.foreign import attach
-
-        provider = self._providers[0] or trace.get_tracer_provider()
-        self._detach = attach(provider, self)
-        if self._detach is None and self._beginning:
-            _warn(
-                "enrich=True: the application has no TracerProvider of the OpenTelemetry SDK yet, so only measured regions get "
-                "energy; set the provider first, or put an EnergySpanProcessor before its exporting processor"
-            )
-
     def totals(self) -> Totals:
         """The account up to the last settled instant; :meth:`flush` first to have all that has ended in it."""
         session = self.session
-        return session.snapshot().totals if _runs(session) else self._last_totals
+        return session.snapshot().totals if runs(session) else self._last_totals
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that has ended is settled and handed on; say whether that was reached in time.
@@ -286,119 +149,7 @@ class Meter:
         Here as in :meth:`close` a negative ``timeout_s`` is 0, and one that is no number a :class:`ConfigurationError`.
         """
         session, timeout_s = self.session, checked_timeout_s(timeout_s)
-        return session.flush(timeout_s) if _runs(session) else True
-
-    def close(self, timeout_s: float | None = None) -> bool:
-        """Settle what is open, write, and let go of thread, files and devices; say whether that was done in time.
-
-        Regions that are entered afterwards measure nothing.
-        """
-        if timeout_s is None:
-            timeout_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
-        wait_s = checked_timeout_s(timeout_s)
-        # In a sampler's thread whoever closes may be waiting for us.
-        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else min(wait_s, threading.TIMEOUT_MAX)):
-            return False
-        try:
-            return self._close(wait_s)
-        finally:
-            self._turning.release()
-
-    def _close(self, wait_s: float) -> bool:
-        if not self._lock.acquire(timeout=min(wait_s, threading.TIMEOUT_MAX)):
-            return False  # another thread begins, and something hangs there
-        try:
-            session, self.session, self._closed = self.session, OFF, True
-        finally:
-            self._lock.release()
-        detach, self._detach = self._detach, None
-        if not _runs(session):
-            if detach is not None:
-                detach()
-            return self._finish(wait_s)
-        closed = session.close(wait_s)
-        if detach is not None:
-            detach()
-        account = session.snapshot()
-        self._last_totals = account.totals
-        if lifecycle.in_sampler():
-            self._unfinished = session
-        if session.summary_wanted:
-            from impactsdk.export.summary import summarise
-
-            try:
-                say(summarise(account, session.journal_path, lacks=session.journal_lacks))
-            except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
-                _warn(f"the summary could not be written: {error!r}")
-        return closed
-
-    def _finish(self, wait_s: float) -> bool:
-        """Wait for a session that was closed from within; say whether it has ended."""
-        session = self._unfinished
-        if session is None:
-            return True
-        if lifecycle.in_sampler() or not session.ended(wait_s):
-            return False
-        self._unfinished, self._last_totals = None, session.snapshot().totals
-        return True
-
-    def reset(self) -> None:
-        """Close and forget the settings: the environment is read again at the next region. For tests."""
-        with self._turning:
-            self._renew(None)
-            self._names = {}
-            self.listeners.clear()
-
-    def configure(self, names: Mapping[str, Any]) -> None:
-        """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
-        session = self.session
-        if not names:
-            if not session.late if _runs(session) else self._given is not None and not self._names:
-                return  # whatever the environment says by now: frameworks and launchers change it
-            names = self._names
-        settings = Settings.load(**names)
-        _check(settings)
-        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else -1):
-            _warn("configure() has changed nothing: a listener or an exporter called it while the meter was being closed")
-            return
-        try:
-            self._names = names
-            session = self.session
-            if not _runs(session) or session.late or not settings.same_as(self.settings):
-                self._renew(settings)
-                self.enrich()
-        finally:
-            self._turning.release()
-
-    def _renew(self, settings: Settings | None) -> None:
-        while True:
-            if _runs(self.session) or self._detach is not None:
-                self.close()
-            with self._lock:
-                if not _runs(self.session):  # else another thread has begun just now
-                    if settings is None or self._settings is None or not settings.same_as(self._settings):
-                        self._last_totals = _nothing()  # else they are those of the last run of the same
-                    self._given = self._settings = settings
-                    self.session, self._closed = None, False
-                    return
-
-    @contextmanager
-    def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
-        """For a while, measure with other settings in a session of its own; what ran before then goes on. For tests."""
-        kept = (self._given, self._settings, self._clock, self.session, self._closed, self.listeners)
-        names, totals, pid = self._names, self._last_totals, os.getpid()
-        self._given = self._settings = settings
-        self._names, self._last_totals = {}, _nothing()
-        self._clock, self.session, self._closed, self.listeners = clock or SystemClock(), None, False, []
-        try:
-            yield
-        finally:
-            if _runs(self.session):
-                self.session.close(settings.shutdown_timeout_s)
-            self._given, self._settings, self._clock, self.session, self._closed, self.listeners = kept
-            self._names, self._last_totals = names, totals
-            if os.getpid() != pid:  # a fork inside: what ran before stayed with the parent
-                self.forked()
+        return session.flush(timeout_s) if runs(session) else True
 
     def __enter__(self) -> Meter:
         return self
@@ -411,15 +162,6 @@ class Meter:
             return default_meter, ()
         raise TypeError("only functions measured by the default meter can be pickled; use impactsdk.measured")
 
-    def forked(self) -> None:
-        """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
-        self._lock, self._turning = threading.RLock(), threading.RLock()
-        self._beginning = False
-        self._unfinished, self._last_totals = None, _nothing()
-        if _runs(self.session):
-            self.session.forsake()
-            self.session = None
-
 
 def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
     for item in iterable:
@@ -427,11 +169,6 @@ def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
             if spec.unit is not None:
                 region.add_units(1)
             yield item
-
-
-def _warn(message: str) -> None:
-    with contextlib.suppress(Exception):  # where warnings are errors
-        warnings.warn(message, DegradedWarning, stacklevel=2)
 
 
 # --- the default meter ------------------------------------------------------------------------------------------------------

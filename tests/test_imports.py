@@ -48,6 +48,7 @@ FLOORS = [
     ["devices", "wrap", "idle", "accounts", "foreign"],
     ["books"],
     ["session"],
+    ["sessions"],
     ["meter"],
     ["measured", "enriched"],
     [""],

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from impactsdk.cli import check, detect
 from impactsdk.errors import ImpactError
-from impactsdk.meter import installed_version
+from impactsdk.sessions import installed_version
 
 __all__ = ["main"]
 

@@ -1,0 +1,303 @@
+"""The sessions of a meter, one after another: begun at the first region, closed, begun anew with other settings or in a child.
+
+The only place where the parts are joined.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from impactsdk import lifecycle
+from impactsdk.clock import SystemClock
+from impactsdk.errors import ConfigurationError, DegradedWarning
+from impactsdk.idle import OFF, OffSession
+from impactsdk.model import Measurement, Totals
+from impactsdk.protocols import Clock, EnergySource, FactorProvider
+from impactsdk.recorder import checked_timeout_s
+from impactsdk.settings import Settings
+from impactsdk.terminal import say
+
+if TYPE_CHECKING:
+    from opentelemetry import metrics, trace
+    from typing_extensions import TypeIs
+
+    # What measures is imported when something is first measured: it is nine tenths of the time that importing all would take.
+    from impactsdk.foreign import HoldingProcessor
+    from impactsdk.session import Session
+
+__all__ = ["Sessions", "installed_version", "runs"]
+
+
+def installed_version() -> str:
+    """The version of impactsdk that is installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("impactsdk")
+    except PackageNotFoundError:
+        return "0"
+
+
+def _nothing() -> Totals:
+    return Totals({}, 0.0, 0.0, 0.0, {})
+
+
+def _check(settings: Settings) -> None:
+    if settings.sources or settings.factors or settings.region is not None:
+        from impactsdk.discovery import check
+
+        check(settings)
+
+
+def runs(session: Session | OffSession | None) -> TypeIs[Session]:
+    """Whether it is one that measures."""
+    return session is not None and not session.off
+
+
+class Sessions:
+    """What of a meter begins and ends. Arguments as those of :class:`impactsdk.Meter`."""
+
+    def __init__(
+        self,
+        settings: Settings | None,
+        sources: Sequence[EnergySource | str] | None,
+        factors: Sequence[FactorProvider | str] | None,
+        tracer_provider: trace.TracerProvider | None,
+        meter_provider: metrics.MeterProvider | None,
+        clock: Clock | None,
+    ) -> None:
+        self._given = settings
+        self._names: Mapping[str, Any] = {}  # what configure() was told last
+        self._parts = {"sources": sources, "factors": factors}
+        self._providers = (tracer_provider, meter_provider)
+        self._clock = clock or SystemClock()
+        self.session: Session | OffSession | None = None
+        self.listeners: list[Callable[[Measurement], None]] = []
+        self._lock = threading.RLock()
+        self._turning = threading.RLock()  # held while a session is closed, and while another takes its place
+        self._beginning = False
+        self._settings: Settings | None = None
+        self._closed = False
+        self._detach: Callable[[], None] | None = None
+        self._unfinished: Session | None = None  # one that a listener has closed, in whose thread nobody can wait for its end
+        self._holders: weakref.WeakSet[HoldingProcessor] = weakref.WeakSet()
+        self._last_totals = _nothing()
+        if settings is not None or sources is not None or factors is not None:
+            self._settings = self._load()
+        lifecycle.watch(self)
+
+    def _load(self) -> Settings:
+        settings = self._given if self._given is not None else Settings.load()
+        if not isinstance(settings, Settings):
+            raise ConfigurationError(f"settings={settings!r}: expected impactsdk.Settings, as Settings.load() gives")
+        given = {name: parts for name, parts in self._parts.items() if parts is not None}
+        if given:
+            parsed = Settings.load({}, **given)
+            settings = dataclasses.replace(settings, **{name: getattr(parsed, name) for name in given})
+        _check(settings)
+        return settings
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force."""
+        if self._settings is None:
+            self._settings = self._load()
+        return self._settings
+
+    # --- beginning ------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Session | OffSession:
+        """The session, started if need be. Regions call it; nobody else has to."""
+        beginning = lifecycle.beginning  # in the child of a fork it is another one
+        if not beginning.acquire(blocking=not lifecycle.in_sampler()):
+            return OFF  # a source measures while it is opened: whoever begins waits for it
+        try:
+            return self._begin()
+        finally:
+            beginning.release()
+
+    def _begin(self) -> Session | OffSession:
+        with self._lock:
+            if self.session is None:
+                if self._beginning:
+                    return OFF  # a provider, a source or a signal handler measures while we begin, in this very thread
+                if self._closed or self.settings.disabled:
+                    self.session = OFF
+                else:
+                    self._beginning = True
+                    try:
+                        self.session = self._begun()
+                    finally:
+                        self._beginning = False
+            return self.session
+
+    def _begun(self) -> Session | OffSession:
+        try:
+            from impactsdk.session import Session
+
+            lifecycle.at_exit()  # first: the process may end while a thread of it begins
+            self.enrich()
+            return Session(self.settings, self._clock, installed_version(), *self._providers, self.listeners, self._holders)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever fails here, the measured code runs
+            _warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
+            return OFF
+
+    def hold(self, processor: HoldingProcessor) -> None:
+        """A processor holds other instrumentations' spans for this meter."""
+        self._holders.add(processor)
+        if runs(self.session):
+            self.session.look_for_spans()
+
+    def enrich(self) -> None:
+        """Put energy on other instrumentations' spans from now on, if ``settings.enrich`` says so and there is a provider."""
+        if self._detach is not None or not self.settings.enrich or self.settings.disabled:
+            return
+        from opentelemetry import trace
+
+        from impactsdk.foreign import attach
+
+        provider = self._providers[0] or trace.get_tracer_provider()
+        self._detach = attach(provider, self)
+        if self._detach is None and self._beginning:
+            _warn(
+                "enrich=True: the application has no TracerProvider of the OpenTelemetry SDK yet, so only measured regions get "
+                "energy; set the provider first, or put an EnergySpanProcessor before its exporting processor"
+            )
+
+    # --- ending, and turning to other settings --------------------------------------------------------------------------
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Settle what is open, write, and let go of thread, files and devices; say whether that was done in time.
+
+        Regions that are entered afterwards measure nothing.
+        """
+        if timeout_s is None:
+            timeout_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
+        wait_s = checked_timeout_s(timeout_s)
+        # In a sampler's thread whoever closes may be waiting for us.
+        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else min(wait_s, threading.TIMEOUT_MAX)):
+            return False
+        try:
+            return self._close(wait_s)
+        finally:
+            self._turning.release()
+
+    def _close(self, wait_s: float) -> bool:
+        if not self._lock.acquire(timeout=min(wait_s, threading.TIMEOUT_MAX)):
+            return False  # another thread begins, and something hangs there
+        try:
+            session, self.session, self._closed = self.session, OFF, True
+        finally:
+            self._lock.release()
+        detach, self._detach = self._detach, None
+        if not runs(session):
+            if detach is not None:
+                detach()
+            return self._finish(wait_s)
+        closed = session.close(wait_s)
+        if detach is not None:
+            detach()
+        account = session.snapshot()
+        self._last_totals = account.totals
+        if lifecycle.in_sampler():
+            self._unfinished = session
+        if session.summary_wanted:
+            from impactsdk.export.summary import summarise
+
+            try:
+                say(summarise(account, session.journal_path, lacks=session.journal_lacks))
+            except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
+                _warn(f"the summary could not be written: {error!r}")
+        return closed
+
+    def _finish(self, wait_s: float) -> bool:
+        """Wait for a session that was closed from within; say whether it has ended."""
+        session = self._unfinished
+        if session is None:
+            return True
+        if lifecycle.in_sampler() or not session.ended(wait_s):
+            return False
+        self._unfinished, self._last_totals = None, session.snapshot().totals
+        return True
+
+    def reset(self) -> None:
+        """Close and forget the settings: the environment is read again at the next region. For tests."""
+        with self._turning:
+            self._renew(None)
+            self._names = {}
+            self.listeners.clear()
+
+    def configure(self, names: Mapping[str, Any]) -> None:
+        """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
+        session = self.session
+        if not names:
+            if not session.late if runs(session) else self._given is not None and not self._names:
+                return  # whatever the environment says by now: frameworks and launchers change it
+            names = self._names
+        settings = Settings.load(**names)
+        _check(settings)
+        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else -1):
+            _warn("configure() has changed nothing: a listener or an exporter called it while the meter was being closed")
+            return
+        try:
+            self._names = names
+            session = self.session
+            if not runs(session) or session.late or not settings.same_as(self.settings):
+                self._renew(settings)
+                self.enrich()
+        finally:
+            self._turning.release()
+
+    def _renew(self, settings: Settings | None) -> None:
+        while True:
+            if runs(self.session) or self._detach is not None:
+                self.close()
+            with self._lock:
+                if not runs(self.session):  # else another thread has begun just now
+                    if settings is None or self._settings is None or not settings.same_as(self._settings):
+                        self._last_totals = _nothing()  # else they are those of the last run of the same
+                    self._given = self._settings = settings
+                    self.session, self._closed = None, False
+                    return
+
+    @contextmanager
+    def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
+        """For a while, measure with other settings in a session of its own; what ran before then goes on. For tests."""
+        kept = (self._given, self._settings, self._clock, self.session, self._closed, self.listeners)
+        names, totals, pid = self._names, self._last_totals, os.getpid()
+        self._given = self._settings = settings
+        self._names, self._last_totals = {}, _nothing()
+        self._clock, self.session, self._closed, self.listeners = clock or SystemClock(), None, False, []
+        try:
+            yield
+        finally:
+            if runs(self.session):
+                self.session.close(settings.shutdown_timeout_s)
+            self._given, self._settings, self._clock, self.session, self._closed, self.listeners = kept
+            self._names, self._last_totals = names, totals
+            if os.getpid() != pid:  # a fork inside: what ran before stayed with the parent
+                self.forked()
+
+    def forked(self) -> None:
+        """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
+        self._lock, self._turning = threading.RLock(), threading.RLock()
+        self._beginning = False
+        self._unfinished, self._last_totals = None, _nothing()
+        if runs(self.session):
+            self.session.forsake()
+            self.session = None
+
+
+def _warn(message: str) -> None:
+    with contextlib.suppress(Exception):  # where warnings are errors
+        warnings.warn(message, DegradedWarning, stacklevel=2)
