@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from impactsdk.clock import SystemClock
 from impactsdk.discovery import candidates
@@ -14,7 +15,7 @@ from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import Probe
 from impactsdk.energy.registry import Registry, runtime_directory
 from impactsdk.energy.sampler import Sampler
-from impactsdk.energy.share import CpuShare
+from impactsdk.energy.share import NO_CLOCKS, Clocks, CpuShare
 from impactsdk.errors import SourceUnavailableError
 from impactsdk.protocols import Clock
 from impactsdk.settings import Settings
@@ -35,7 +36,7 @@ class Devices:
         # A clock that is not the system's is not that of other processes either: nothing is divided by when they measured.
         self._common_time = isinstance(clock, SystemClock)
         self._cpu_share: CpuShare | None = None
-        self._cpu_sampled = False
+        self._clocks: Clocks | None = None  # of this round, once somebody has asked for them
 
     def open(self, sampler: Sampler) -> list[Probe]:
         """Open of each group of alternatives the best that can be opened."""
@@ -130,19 +131,41 @@ class Devices:
 
     def begin_round(self) -> None:
         """The sources are about to be read."""
-        self._cpu_sampled = False
+        self._clocks = None
 
-    def divide(self, curve: Curve, knot: Knot | None) -> None:
-        """A channel was read: say what part of the interval that this closed is ours."""
+    def _looked(self, share: CpuShare) -> Clocks:
+        if self._clocks is None:  # once a round, and only in those in which somebody asks
+            self._clocks = share.sample()
+        return self._clocks
+
+    def look(self) -> Clocks | None:
+        """The clocks of this round, by which what is read now may be divided later; ``None``: it must not wait."""
+        if self._cpu_share is None:
+            return NO_CLOCKS
+        clocks = self._looked(self._cpu_share)
+        return clocks if self._cpu_share.may_wait() else None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Several rounds are divided inside, one after another."""
+        if self._cpu_share is None:
+            yield
+        else:
+            with self._cpu_share.together():
+                yield
+
+    def divide(self, curve: Curve, knot: Knot | None, clocks: object = None) -> None:
+        """A channel was read: say what part of the interval that this closed is ours.
+
+        ``clocks``: what :meth:`look` gave when it was read; ``None``: it was read in this round.
+        """
         if knot is None or self._settings.boundary == "machine":
             return
         sharing = curve.channel.sharing
         if sharing == "cpu_time" and self._cpu_share is not None:
-            if not self._cpu_sampled:  # once a round, and only in those in which somebody asks
-                self._cpu_share.sample()
-                self._cpu_sampled = True
             share = self._cpu_share
-            part = share.part(curve.channel, knot.hi_ns, knot.energy_j, curve.step_j, curve.shown_j)
+            seen = clocks if isinstance(clocks, Clocks) else self._looked(share)
+            part = share.part(curve.channel, knot.hi_ns, knot.energy_j, curve.step_j, curve.shown_j, seen)
             if part is None:
                 curve.divide(0.0)
                 knot.failed = True

@@ -109,6 +109,8 @@ class Session(Recorder):
             unseen=self.events.__len__,
             awaited=lambda: self.awaited or bool(self._listeners) or len(self.events) > _SOME,
             took=self._devices.divide,
+            look=self._devices.look,
+            together=self._devices.together,
             end=self._end,
             sleeping=self._note_sleep,
         )

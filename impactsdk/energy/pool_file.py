@@ -36,7 +36,7 @@ _TAIL = struct.Struct("<Q")  # the number again: if it differs, the writing was 
 _LARGEST = _HEAD.size + _MOST_CLAIMS * _CLAIM.size + _TAIL.size
 _MOSTLY = 1024  # a dozen claims: to make room for the largest takes longer than to read
 _MAGIC, _GONE = b"impact/1", b"impact/0"
-_TRIES, _PAUSE_S = 10, 0.0005
+_TRIES, _PAUSE_S = 20, 0.0005
 _RECHECK_NS = 1_000_000_000
 
 

@@ -12,7 +12,7 @@ from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableEr
 from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock, EnergySource
 
-__all__ = ["IDLE_S", "Probe"]
+__all__ = ["IDLE_S", "Probe", "Took"]
 
 IDLE_S = 10.0
 _IDLE_NS = round(IDLE_S * 1e9)
@@ -21,6 +21,10 @@ _PAIRED = 2
 """So many counters are read just before and just after their ticks; more, each with a phase of its own, evenly."""
 _SECOND_NS = 1_000_000_000
 _Warn = Callable[[str, str], None]
+_Shown = list[tuple[Curve, Reading, int, int]]
+"""Readings of one round, each with its curve and the instants just before and just after it."""
+Took = Callable[[Curve, Knot | None, object], None]
+"""Told of each curve that has taken a reading, the knot that made, and what the clocks said then (``None``: not known yet)."""
 
 
 class Probe:
@@ -49,6 +53,7 @@ class Probe:
         self._interval_ns = round(interval_s * 1e9)
         self._rest_ns = max(_QUIET_NS, self._interval_ns)
         self._curves: tuple[Curve, ...] = ()
+        self._kept: list[tuple[_Shown, object]] = []
         self._failures = 0
         self._sparing = 1
         self._opened = False
@@ -81,22 +86,23 @@ class Probe:
 
     def poll(
         self,
-        took: Callable[[Curve, Knot | None], None],
+        took: Took,
         unwanted: Callable[[], bool],
         *,
         quiet: bool = False,
         asked: bool = False,
+        look: Callable[[], object] | None = None,
     ) -> None:
         """Read all channels once into their curves; a failure is a gap. Stops quietly once it is ``unwanted``.
 
         ``asked``: somebody waits for what this reading can settle. ``quiet``: nothing begins or ends at present, and the next
-        reading may be later if nothing is lost by that.
+        reading may be later if nothing is lost by that. ``look``: nobody waits; the reading may be kept until :meth:`catch_up`,
+        beside what ``look`` says of the clocks, unless it says nothing.
         """
         now_ns = self.clock.now_ns
-        for each in self._curves:
-            each.at_once = asked
         silent = self.curves.copy()
-        problem = ""
+        shown: _Shown = []
+        problem, clear = "", True
         begun_ns = before_ns = now_ns()
         try:
             readings = self.source.read()
@@ -110,14 +116,8 @@ class Probe:
                 if not isinstance(reading, Reading) or curve is None:
                     problem = problem or f"read() gave {reading!r}, which is no reading of one of its channels"
                     continue
-                lost = curve.lost_readings
-                low_j, high_j = _number(reading.low_j), _number(reading.high_j)
-                knot = curve.add(_number(reading.energy_j), before_ns, after_ns, low_j, high_j)
-                if curve.lost_readings > lost:
-                    problem = (
-                        problem or reading.error or f"{curve.channel.id} showed {reading.energy_j!r}, which cannot be true"
-                    )
-                took(curve, knot)
+                shown.append((curve, reading, before_ns, after_ns))
+                clear = clear and reading.energy_j is not None
                 before_ns = after_ns if lazily else begun_ns
         except SourceFailedError as error:
             problem, self.dead = f"{_said(error)}; its energy is unknown from here on", True
@@ -126,24 +126,63 @@ class Probe:
         if unwanted():
             return
         done_ns = now_ns()
+        # What settles at once when somebody asks for it need not be looked at sooner: several together take half the time.
+        clocks = look() if look is not None and self.immediate and clear and not problem and not silent else None
+        if clocks is not None:
+            self._kept.append((shown, clocks))
+        else:
+            self.catch_up(took)
+            for each in self._curves:
+                each.at_once = asked
+            problem = self._use(shown, None, took) or problem
         for curve in silent.values():
             curve.add(None, done_ns, done_ns)
             problem = problem or f"{curve.channel.id} did not answer"
-        for curve in self._curves:
-            if math.isinf(curve.max_power_w) and curve.channel.max_power_w not in (None, math.inf):
-                limit_w = curve.channel.max_power_w
-                self._warn(f"limit:{curve.channel.id}", f"{curve.channel.id} drew more than the {limit_w:g} W it was said to")
         self.samples += 1
         self.took_ns = done_ns - begun_ns
         self._failures = self._failures + 1 if problem and len(silent) == len(self.curves) else 0
-        if problem:
-            self._warn(f"read:{self.name}", f"{self.name}: {problem}; spans over the gap are marked partial")
+        self._report(problem)
         self.due_ns = self._due_ns(done_ns, quiet=quiet)
         if self.dead:
             self.close()
         elif done_ns >= self._utilization_ns:
             self._utilization_ns = done_ns + _SECOND_NS
             self._look_at_utilization()
+
+    def catch_up(self, took: Took) -> None:
+        """Take into the curves what was kept."""
+        if not self._kept:
+            return
+        kept, self._kept = self._kept, []
+        for curve in self._curves:
+            curve.at_once = False
+        for shown, clocks in kept:
+            self._report(self._use(shown, clocks, took))
+        if self.hung:
+            self._leave_gap()
+
+    def _use(self, shown: _Shown, clocks: object, took: Took) -> str:
+        """Take readings into the curves; return what is wrong with them."""
+        problem = ""
+        for curve, reading, before_ns, after_ns in shown:
+            lost = curve.lost_readings
+            try:
+                low_j, high_j = _number(reading.low_j), _number(reading.high_j)
+                knot = curve.add(_number(reading.energy_j), before_ns, after_ns, low_j, high_j)
+                took(curve, knot, clocks)
+            except Exception as error:  # noqa: BLE001 - a mistake of ours must not end the thread
+                problem = problem or _said(error)
+            if curve.lost_readings > lost:
+                problem = problem or reading.error or f"{curve.channel.id} showed {reading.energy_j!r}, which cannot be true"
+        for curve in self._curves:
+            if math.isinf(curve.max_power_w) and curve.channel.max_power_w not in (None, math.inf):
+                limit_w = curve.channel.max_power_w
+                self._warn(f"limit:{curve.channel.id}", f"{curve.channel.id} drew more than the {limit_w:g} W it was said to")
+        return problem
+
+    def _report(self, problem: str) -> None:
+        if problem:
+            self._warn(f"read:{self.name}", f"{self.name}: {problem}; spans over the gap are marked partial")
 
     def spare(self, sparing: int) -> None:
         """Of so many looks that would be useful only one is worth its price; where nothing is lost between them."""
@@ -185,8 +224,12 @@ class Probe:
     def give_up(self) -> None:
         """It hangs: leave a gap and do not touch it until the call has returned."""
         self.hung = True
+        if not self._kept:  # else the gap comes after what was kept
+            self._leave_gap()
+
+    def _leave_gap(self) -> None:
         at_ns = self.clock.now_ns()
-        for curve in self.curves.values():
+        for curve in self._curves:
             curve.add(None, at_ns, at_ns)
 
     def close(self) -> None:

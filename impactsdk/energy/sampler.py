@@ -10,13 +10,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from operator import attrgetter
 from typing import TypeVar
 
 from impactsdk.energy.budget import Budget
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
-from impactsdk.energy.probe import IDLE_S, Probe
+from impactsdk.energy.probe import IDLE_S, Probe, Took
 from impactsdk.lifecycle import SAMPLER
 from impactsdk.protocols import Clock
 
@@ -51,8 +52,10 @@ class Sampler:
         busy: Whether regions are open or events wait.
         unseen: How many events have come since ``settle`` was called last.
         awaited: Whether somebody waits for that, or too many do: a new knot is then made use of at once.
-        took: Called with each curve that was read and the knot that made.
-        before_round: Called before each round, to look at the clocks that the readings are shared by.
+        took: Called with each curve that was read, the knot that made, and what ``look`` said then.
+        look: Looks at the clocks by which what is read is shared, once a round; ``None``: it has to be shared at once.
+        together: Within it ``took`` is called for several rounds, one after another.
+        before_round: Called before each round.
         sleeping: Told when the sampler begins to sleep long or a device is called, so that a region that opens wakes it or
             looks after it, and when that is over.
         end: Called last, in the thread, once :meth:`stop` was asked for.
@@ -67,7 +70,9 @@ class Sampler:
         busy: Callable[[], bool],
         unseen: Callable[[], int],
         awaited: Callable[[], bool],
-        took: Callable[[Curve, Knot | None], None],
+        took: Took,
+        look: Callable[[], object],
+        together: Callable[[], AbstractContextManager[None]],
         before_round: Callable[[], None],
         end: Callable[[], None],
         sleeping: Callable[[bool], None],
@@ -82,6 +87,7 @@ class Sampler:
         self._waker = clock.waker()
         self._begin, self._settle, self._busy, self._took, self._end = begin, settle, busy, took, end
         self._unseen, self._awaited = unseen, awaited
+        self._look, self._together = look, together
         self._seen = 0  # of the unseen events, those that were there when it last looked
         self._quiet = False
         self._before_round, self._sleeping = before_round, sleeping
@@ -208,7 +214,8 @@ class Sampler:
                     continue
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
-                probe.poll(self._note, self.superseded, quiet=self._quiet, asked=asked)
+                look = None if asked or self._awaited() else self._look
+                probe.poll(self._note, self.superseded, quiet=self._quiet, asked=asked, look=look)
                 if self.superseded():
                     probe.hung = False
                     if self.ended.is_set():
@@ -222,6 +229,7 @@ class Sampler:
             wanted = first or stopping or urgent or (awaited and self._knots)
             if wanted or self.clock.now_ns() - settled_ns > (_AGAIN_NS if awaited else _SETTLE_NS):
                 looked_s = self._cpu_s() - cpu_before_s  # not each round: to ask costs a tenth of it
+                self._guard(self._catch_up)
                 waiting = self._guard(self._settle) or 0
                 self._seen = 0
                 before_ns, settled_ns = settled_ns, self.clock.now_ns()
@@ -239,6 +247,12 @@ class Sampler:
         self.cpu_s += self._cpu_s() - cpu_before_s
         self.ended.set()
 
+    def _catch_up(self) -> None:
+        """Take into the curves what nobody has waited for."""
+        with self._together():
+            for probe in self.probes:
+                probe.catch_up(self._note)
+
     def _spend(self, looked_s: float, elapsed_s: float) -> None:
         """Be as sparing with looks as they are dear; while nothing begins or ends there are few of them, anyhow."""
         if self._budget is not None and not self._quiet and self._budget.spent(looked_s, elapsed_s):
@@ -251,9 +265,9 @@ class Sampler:
             for curve in probe.curves.values():
                 curve.silence_ns = max(curve.silence_ns, silence_ns)
 
-    def _note(self, curve: Curve, knot: Knot | None) -> None:
+    def _note(self, curve: Curve, knot: Knot | None, clocks: object) -> None:
         self._knots += knot is not None
-        self._took(curve, knot)
+        self._took(curve, knot, clocks)
 
     def _guard(self, step: Callable[[], _T]) -> _T | None:
         """A mistake of ours must not end the thread: whoever waits for a result would wait in vain."""

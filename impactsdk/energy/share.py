@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from impactsdk.energy.cgroup import ROOT, CgroupAccount
 from impactsdk.energy.cpu_time import ProcessTree
@@ -21,13 +22,41 @@ from impactsdk.energy.pool_file import PoolFile
 from impactsdk.energy.registry import Registry
 from impactsdk.model import Boundary, Channel
 
-__all__ = ["CpuShare"]
+__all__ = ["NO_CLOCKS", "Clocks", "CpuShare"]
 
 _RECHECK_NS = 1_000_000_000
 _STEPS_S = 0.02
 """The kernel's clock of busy time may be wrong by a step of 10 ms at either end."""
+_UNSEEN_S = 0.005
 _SLACK = 4
 """A device may exceed its limit for a moment; what would need so many times of it is a counter that was reset."""
+
+
+class Clocks(NamedTuple):
+    """What the clocks showed at one instant: CPU seconds of this boundary, of this process alone, and of the machine."""
+
+    at_ns: int
+    own_s: float
+    process_s: float
+    busy_s: float
+
+
+NO_CLOCKS = Clocks(0, 0.0, 0.0, 0.0)
+"""Where nothing is shared by CPU time."""
+
+
+class _Held:
+    """A pool whose lock this process has."""
+
+    def __init__(self, file: PoolFile, pool: Pool | None) -> None:
+        self.file, self.pool = file, pool
+
+    def put_back(self) -> None:
+        try:
+            if self.pool is not None:
+                self.file.write(self.pool)
+        finally:
+            self.file.release()
 
 
 class CpuShare:
@@ -69,20 +98,33 @@ class CpuShare:
         self._key = "" if registry.me is None else registry.me.key
         self._alone: dict[str, Pool] = {}
         self._files: dict[str, PoolFile] = {}
-        self._marks: dict[str, tuple[float, float]] = {}
+        self._marks: dict[str, Clocks] = {}
+        self._joint: set[str] = set()  # channels that others have claims on, too
+        self._held: dict[str, _Held] | None = None
         self._checked_ns = time.perf_counter_ns()
         self.error: str | None = None
         """Why the pools are not shared with other processes, if they should be."""
-        self.own_s = self.clock_s = self.busy_s = 0.0
-        self.sample()
+        self._clocks = self._told = self.sample()
 
-    def sample(self) -> None:
+    def sample(self) -> Clocks:
         """Look at the clocks; to be done once before the channels that are read together are divided."""
-        self.clock_s = time.process_time()
-        self.own_s, self.busy_s = self._own(), self._busy()
+        process_s = time.process_time()
+        self._clocks = Clocks(time.perf_counter_ns(), self._own(), process_s, self._busy())
+        return self._clocks
+
+    def may_wait(self) -> bool:
+        """Whether what is read now may be divided later, by the clocks of now: nobody else divides the same.
+
+        Who comes meanwhile divides what was used until then by what the clock of this process shows. So nothing may wait where
+        that clock does not say all that is used, as for a control group, or while children work.
+        """
+        if self._directory is None:
+            return True
+        unseen_s = (self._clocks.own_s - self._clocks.process_s) - (self._told.own_s - self._told.process_s)
+        return self._pid != 0 and not self._joint and unseen_s < _UNSEEN_S
 
     def part(
-        self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float
+        self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float, clocks: Clocks | None = None
     ) -> tuple[float, float, float] | None:
         """This boundary's part, 0 to 1, of what a channel has used since it was last asked for; nothing the first time.
 
@@ -95,59 +137,107 @@ class CpuShare:
             used_j: What it has used since it was opened, as far as this process knows.
             step_j: What it has used since it was last asked for.
             shown_j: What its counter showed, which other processes see, too, if ``channel.host_range_j`` says so.
+            clocks: What :meth:`sample` gave when it was read; by default what it gave last.
         """
+        self._told = clocks = clocks or self._clocks
+        before = self._marks.get(channel.id, clocks)
+        self._marks[channel.id] = clocks
+        own_s, busy_s = max(0.0, clocks.own_s - before.own_s), max(0.0, clocks.busy_s - before.busy_s)
+        alone_j = step_j * min(1.0, own_s / busy_s) if busy_s > 0 else 0.0
         taken_j: float | None = None
         if channel.host_range_j is not None and self._directory is not None:
             try:
-                taken_j = self._shared(self._directory, channel, step_j, shown_j)
+                taken_j = self._shared(self._directory, channel, clocks, step_j, shown_j, alone_j)
                 if taken_j is None:
                     return None
             except OSError as error:
-                self.error, self._directory = error.strerror or str(error), None
-                self._let_go()
+                self._fail(error)
         if taken_j is None:
             pool = self._alone.get(channel.id)
-            self._alone[channel.id], taken_j = self._taken(pool, at_ns, used_j, step_j, math.inf, math.inf)
-        own_s, busy_s = self._marks.get(channel.id, (self.own_s, self.busy_s))
-        self._marks[channel.id] = (self.own_s, self.busy_s)
+            self._alone[channel.id], taken_j = self._taken(pool, clocks, at_ns, used_j, step_j, alone_j, math.inf, math.inf)
         part = min(1.0, taken_j / step_j) if step_j > 0 else 0.0
-        return part, *_possible(max(0.0, self.own_s - own_s), max(0.0, self.busy_s - busy_s))
+        return part, *_possible(own_s, busy_s)
 
-    def _shared(self, directory: Path, channel: Channel, step_j: float, shown_j: float) -> float | None:
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is divided inside is so with the pools taken up once and put back once."""
+        held: dict[str, _Held] = {}
+        self._held = held
+        try:
+            yield
+        finally:
+            self._held = None
+            try:
+                for each in held.values():
+                    each.put_back()
+            except OSError as error:
+                self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self.error, self._directory = error.strerror or str(error), None
+        if self._held is not None:
+            self._held.clear()
+        self._let_go()
+
+    def _shared(
+        self, directory: Path, channel: Channel, clocks: Clocks, step_j: float, shown_j: float, alone_j: float
+    ) -> float | None:
+        held = None if self._held is None else self._held.get(channel.id)
+        if held is None:
+            held = self._taken_up(directory, channel)
+            if held is None:
+                return None
+        try:
+            assert channel.host_range_j is not None
+            most_w = math.inf if channel.max_power_w is None else _SLACK * channel.max_power_w
+            held.pool, taken_j = self._taken(
+                held.pool, clocks, clocks.at_ns, shown_j, step_j, alone_j, channel.host_range_j, most_w
+            )
+            (self._joint.add if len(held.pool.claims) > 1 else self._joint.discard)(channel.id)
+        finally:
+            if self._held is None:
+                held.put_back()
+        return taken_j
+
+    def _taken_up(self, directory: Path, channel: Channel) -> _Held | None:
         file = self._files.get(channel.id)
         if file is None:
             file = self._files[channel.id] = PoolFile(directory, channel.id)
         if not file.acquire():
             return None
-        try:
-            pool = file.read()
-            if pool is not None and len(pool.claims) > 1:
-                self._drop_the_dead(pool)
-            now_ns = time.perf_counter_ns()
-            assert channel.host_range_j is not None
-            most_w = math.inf if channel.max_power_w is None else _SLACK * channel.max_power_w
-            pool, taken_j = self._taken(pool, now_ns, shown_j, step_j, channel.host_range_j, most_w)
-            file.write(pool)
-        finally:
-            file.release()
-        return taken_j
+        held = _Held(file, file.read())
+        if self._held is not None:
+            self._held[channel.id] = held
+        if held.pool is not None and len(held.pool.claims) > 1:
+            self._drop_the_dead(held.pool)
+        return held
 
     def _taken(
-        self, pool: Pool | None, at_ns: int, energy_j: float, step_j: float, range_j: float, most_w: float
+        self,
+        pool: Pool | None,
+        clocks: Clocks,
+        at_ns: int,
+        energy_j: float,
+        step_j: float,
+        alone_j: float,
+        range_j: float,
+        most_w: float,
     ) -> tuple[Pool, float]:
         if pool is None:
-            pool = Pool(at_ns, energy_j, self.busy_s)
+            pool = Pool(at_ns, energy_j, clocks.busy_s)
+        late = at_ns <= pool.at_ns
         mine = pool.claims.get(self._key)
         if mine is not None:
-            mine.own_s, mine.clock_s = self.own_s, self.clock_s
+            mine.own_s, mine.clock_s = clocks.own_s, clocks.process_s
         used_s = {
-            key: self.own_s if claim is mine else claim.now_s(self._clock_of(claim)) for key, claim in pool.claims.items()
+            key: clocks.own_s if claim is mine else claim.now_s(self._clock_of(claim)) for key, claim in pool.claims.items()
         }
-        pool.divide(at_ns, energy_j, self.busy_s, used_s, range_j=range_j, max_power_w=most_w)
+        pool.divide(at_ns, energy_j, clocks.busy_s, used_s, range_j=range_j, max_power_w=most_w)
         if mine is None:  # from here on
-            pool.claims[self._key] = Claim(self._pid, namespace(), self.own_s, self.clock_s, self.own_s)
+            pool.claims[self._key] = Claim(self._pid, namespace(), clocks.own_s, clocks.process_s, clocks.own_s)
             return pool, 0.0
-        return pool, pool.take(self._key, step_j)
+        # Of what somebody else has divided since, not more than was used by then as it seems from here: the rest comes next.
+        return pool, pool.take(self._key, alone_j if late else step_j)
 
     @staticmethod
     def _clock_of(claim: Claim) -> float | None:
