@@ -138,8 +138,30 @@ class Curve:
             self.stretched = True
         if last.lo_ns > NEVER_NS:
             self._doubt.certainly_used(step_j, knot.hi_ns - last.lo_ns)
+        if self._opening and self._settled_ns <= self.knots[0].at_ns and not (last.failed or knot.failed):
+            self._part_from_before(last, knot)
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
+
+    @property
+    def _opening(self) -> bool:
+        """Whether a counter whose tick has to be found out has ticked once since it was first read."""
+        knots = self.knots
+        return len(knots) == 2 and knots[0].first and knots[1].real and self._tick.declared_ns is None
+
+    def _part_from_before(self, first: Knot, second: Knot) -> None:
+        """The first tick shows a whole period's energy, a part of it used before the first reading: no region owes that.
+
+        As it was before, or as it goes on: of the two the greater power is taken for what came after the reading. So a steady
+        load has its due, and so has one that begins with the first region.
+        """
+        begin, step_j = self.knots[0], first.energy_j - self.knots[0].energy_j
+        since_ns, period_ns = first.at_ns - begin.at_ns, second.at_ns - first.at_ns
+        most_j = max(step_j / max(period_ns, since_ns), (second.energy_j - first.energy_j) / period_ns) * since_ns
+        first.late_j = max(0.0, step_j - most_j)
+        first.own_j -= first.share * first.late_j
+        part = 1 - first.late_j / step_j
+        first.over_j, first.spare_j = part * first.over_j, part * first.spare_j
 
     def _bend(self) -> None:
         """Now that the interval after it is known and divided: let the last but one bend where the power stepped, if it did."""
@@ -263,7 +285,7 @@ class Curve:
             return now_ns
         if not newest.real:
             settled_ns = newest.at_ns
-        elif self.bends and len(self.knots) > 1:
+        elif (self.bends or self._opening) and len(self.knots) > 1:
             settled_ns = self.knots[-2].at_ns
         else:
             settled_ns = min(last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns, last.at_ns)

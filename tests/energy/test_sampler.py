@@ -483,6 +483,31 @@ def test_the_first_region_on_a_counter_whose_values_are_old_is_not_charged_to_wh
     assert totals.attributed_j + totals.unattributed_j == pytest.approx(sum(totals.channels.values()))
 
 
+@pytest.mark.parametrize("idle_w", [300.0, 60.0, 0.0])
+@pytest.mark.parametrize("phase", [0.03, 0.25, 0.5, 0.75, 0.97])
+@pytest.mark.parametrize("seconds", [0.02, 0.3, 1.0])
+def test_the_first_region_owes_nothing_of_the_tick_in_which_it_began_that_was_used_before(
+    seconds: float, phase: float, idle_w: float
+) -> None:
+    """Of a counter whose ticks have to be found out nobody knows how old its first value is."""
+    clock = FakeClock()
+
+    def used_j(second: float) -> float:
+        return 1_000.0 + (300.0 * second if second >= 0 else idle_w * second)
+
+    board = Shown(clock, lambda second: used_j(((second / 0.1 + phase) // 1 - phase) * 0.1), tick_s=None, max_power_w=330.0)
+    with meter_of(board, clock=clock) as meter:
+        with meter.measured("first") as first:
+            clock.advance(seconds)
+        with meter.measured("second"):
+            clock.advance(2.0)
+        found, totals = first.result(), meter.totals()
+    assert found.energy_j == pytest.approx(300.0 * seconds, abs=3.0)  # what a reading every 10 ms leaves open
+    assert found.energy_low_j <= 300.0 * seconds + 1e-9 <= found.energy_high_j + 2e-9  # type: ignore[operator]
+    # What the counter has shown is all there, be it nobody's.
+    assert totals.attributed_j + totals.unattributed_j == pytest.approx(sum(totals.channels.values()), rel=1e-12)
+
+
 def test_the_first_region_on_a_counter_that_says_it_is_coarse_has_the_truth_in_its_interval() -> None:
     clock = FakeClock()
     coarse = Shown(clock, lambda second: 300.0 * ((second + 0.36) // 0.5) * 0.5, tick_s=0.5)
