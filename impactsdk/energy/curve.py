@@ -20,7 +20,9 @@ from impactsdk.model import Channel
 __all__ = ["SILENCE_NS", "Curve"]
 
 _STALL_NS = 500_000_000
-"""How long a counter whose tick is unknown may stand still before F is taken as flat."""
+"""How long a counter whose tick is unknown may stand still before F is taken as flat, """
+_FIRST_STALL_NS = 4_500_000_000
+"""and how long the first time: it may tick as slowly as that, and then what it shows late belongs to what waits."""
 SILENCE_NS = 1_000_000_000
 """How long a device may not answer, by default, before spans stop waiting for it."""
 _PATIENCE_NS = 30_000_000_000
@@ -52,7 +54,7 @@ class Curve:
         """Whether somebody asked for the readings that come: what they show is then settled without waiting for more."""
         self._settled_ns = NEVER_NS
         self._bent_before: Knot | None = None
-        self._failing = False
+        self._failing = self._stood_still = False
         self._doubt = Doubt(channel)
 
     # --- what comes in --------------------------------------------------------------------------------------------
@@ -289,12 +291,16 @@ class Curve:
             settled_ns = self.knots[-2].at_ns
         else:
             settled_ns = min(last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns, last.at_ns)
-        patience_ns = _STALL_NS if self.tick_ns is None else max(150_000_000, round(2.5 * self.tick_ns))
+        if self.tick_ns is None:
+            patience_ns = _STALL_NS if self._stood_still else _FIRST_STALL_NS
+        else:
+            patience_ns = max(150_000_000, round(2.5 * self.tick_ns))
         if self._tick.observed:
             patience_ns = min(patience_ns, _PATIENCE_NS)
         if now_ns - self._answered_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
         if self._read_ns - last.hi_ns > patience_ns or (final and self._read_ns > settled_ns):
+            self._stood_still = True
             return self._agree(self._read_ns, failed=False)
         return settled_ns
 

@@ -247,12 +247,13 @@ def test_a_region_in_an_outage_is_settled_after_a_second_and_says_how_much_it_ma
 def test_a_counter_that_stands_still_holds_nobody_up_for_long() -> None:
     curve = fed([(START_NS, 7.0)], tick_s=None)
     timeline = Timeline([curve], START_NS)
-    for n in range(1, 200):
+    for n in range(1, 800):
         at_ns = START_NS + n * 10 * MS
         curve.add(7.0, at_ns, at_ns)
         for _ in timeline.advance(at_ns):
             pass
-        assert at_ns - timeline.until_ns <= 510 * MS
+        # At first it may be one that ticks slowly.
+        assert at_ns - timeline.until_ns <= (4_510 if n <= 451 else 510) * MS
 
 
 def test_a_value_that_is_declared_to_lag_is_never_dated_later_than_its_tick_allows() -> None:

@@ -508,6 +508,21 @@ def test_the_first_region_owes_nothing_of_the_tick_in_which_it_began_that_was_us
     assert totals.attributed_j + totals.unattributed_j == pytest.approx(sum(totals.channels.values()), rel=1e-12)
 
 
+@pytest.mark.parametrize("tick_s", [0.7, 2.0, 4.0])
+def test_a_counter_that_ticks_slowly_and_does_not_say_so_is_waited_for(tick_s: float) -> None:
+    clock = FakeClock()
+    slow = Shown(clock, lambda second: 100.0 * ((second / tick_s + 0.4) // 1) * tick_s, tick_s=None, max_power_w=330.0)
+    with meter_of(slow, clock=clock) as meter:
+        with meter.measured("epoch") as epoch:
+            for _ in range(91):
+                clock.advance(0.1)
+        for _ in range(80):
+            clock.advance(0.1)
+        found = epoch.result()
+    assert found.energy_j == pytest.approx(910.0, abs=0.1 * 100.0 * tick_s)
+    assert found.energy_low_j <= 910.0 <= found.energy_high_j  # type: ignore[operator]
+
+
 def test_the_first_region_on_a_counter_that_says_it_is_coarse_has_the_truth_in_its_interval() -> None:
     clock = FakeClock()
     coarse = Shown(clock, lambda second: 300.0 * ((second + 0.36) // 0.5) * 0.5, tick_s=0.5)
