@@ -5,6 +5,7 @@ The SDK's processors wait 7 to 30 s for a backend that does not answer, and tell
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 import time
@@ -12,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from opentelemetry.context import Context
-from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, MetricsData
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
@@ -91,9 +92,11 @@ class SpanDelivery(SpanProcessor):
 
 class _Receipts(SpanExporter):
     def __init__(self, exporter: SpanExporter, delivery: SpanDelivery) -> None:
-        self._exporter, self._delivery = exporter, delivery
+        self._exporter, self._delivery, self._pid = exporter, delivery, os.getpid()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        if os.getpid() != self._pid:  # the child of a fork: they are the parent's, and so may be the lock
+            return SpanExportResult.SUCCESS
         result = SpanExportResult.FAILURE
         try:
             result = self._exporter.export(spans)
@@ -118,9 +121,10 @@ def _energy_j(span: ReadableSpan) -> float:
 
 
 class MetricDelivery(MetricExporter):
-    """An exporter of which is known whether the last collection arrived. Metrics are cumulative: no other one matters.
+    """An exporter of which is known whether everything arrived: the last collection, and all that are not in the last.
 
-    They count since this was made, which is when measuring begins.
+    Cumulative metrics have all earlier ones in them; those of single intervals (delta temporality) have not. They count since
+    this was made, which is when measuring begins.
     """
 
     def __init__(self, exporter: MetricExporter) -> None:
@@ -129,21 +133,35 @@ class MetricDelivery(MetricExporter):
             preferred_temporality=getattr(exporter, "_preferred_temporality", None),
             preferred_aggregation=getattr(exporter, "_preferred_aggregation", None),
         )
-        self._exporter = exporter
+        self._exporter, self._pid = exporter, os.getpid()
         self._since_ns = time.time_ns()
         self.at_ns: Callable[[], int | None] = lambda: None
         """Asked for the instant on the wall clock whose values were collected last; ``None`` while that is not known."""
-        self.arrived = False
-        """Whether the last export has succeeded."""
+        self._last_arrived = self._interval_lost = False
+
+    @property
+    def arrived(self) -> bool:
+        """Whether the backend has everything up to the last export."""
+        return self._last_arrived and not self._interval_lost
+
+    @property
+    def lacking(self) -> str:
+        """What the backend has not got, in words; nothing if it has all."""
+        return "" if self.arrived else "metrics of some intervals" if self._interval_lost else "the last metrics"
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **kwargs: Any) -> MetricExportResult:
         """Hand it on."""
-        self.arrived = False
+        if os.getpid() != self._pid:  # the child of a fork: the reader goes on there, with what the parent has counted
+            return MetricExportResult.SUCCESS
+        self._last_arrived = False
         at_ns = self.at_ns()
         if at_ns is not None:
             metrics_data = dated(metrics_data, self._since_ns, at_ns)
-        result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
-        self.arrived = result is MetricExportResult.SUCCESS
+        try:
+            result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
+            self._last_arrived = result is MetricExportResult.SUCCESS
+        finally:
+            self._interval_lost = self._interval_lost or (not self._last_arrived and _of_an_interval(metrics_data))
         return result
 
     def shutdown(self, timeout_millis: float = 30_000, **kwargs: Any) -> None:
@@ -153,6 +171,16 @@ class MetricDelivery(MetricExporter):
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Hand it on."""
         return self._exporter.force_flush(timeout_millis)
+
+
+def _of_an_interval(data: MetricsData) -> bool:
+    """Whether something in it is not in the next collection again."""
+    return any(
+        getattr(metric.data, "aggregation_temporality", None) is AggregationTemporality.DELTA
+        for of_resource in data.resource_metrics
+        for of_scope in of_resource.scope_metrics
+        for metric in of_scope.metrics
+    )
 
 
 class Bounded:

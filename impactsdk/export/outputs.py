@@ -75,7 +75,7 @@ class Outputs:
         for owned in bounded:
             if owned.error is not None:
                 complain("shutdown", _TROUBLE.format(owned.error))
-        return not any(delivery.dropped for delivery in self.deliveries) and all(last.arrived for last in self.arrivals)
+        return not any(delivery.dropped for delivery in self.deliveries) and all(delivery.arrived for delivery in self.arrivals)
 
     def rescue(self, account: Account, books: AbstractContextManager[object]) -> None:
         """Something did not arrive: write it to the journal, which is made if there was none, and say so in one line.
@@ -85,7 +85,8 @@ class Outputs:
         unsent = sum(delivery.dropped for delivery in self.deliveries)
         missing_j = math.fsum(delivery.missing_j for delivery in self.deliveries)
         what = [f"{unsent} span{'s' * (unsent != 1)} ({energy(missing_j)})"] if unsent else []
-        what += ["the last metrics"] if not all(last.arrived for last in self.arrivals) else []
+        lacking = dict.fromkeys(delivery.lacking for delivery in self.arrivals if delivery.lacking)
+        what += lacking
         journal, spans = self.journal, [span for delivery in self.deliveries for span in delivery.kept]
         where = ""
         if journal is None and self.spare is not None:
@@ -94,7 +95,7 @@ class Outputs:
             where = f"; {some}the totals are written to {journal.path}"
         elif journal is not None:
             where = f"; everything is in {journal.path}"
-        lost = (bool(unsent), not all(last.arrived for last in self.arrivals))
+        lost = (bool(unsent), bool(lacking))
         places = dict.fromkeys(place for place, missing in zip(self.endpoints, lost, strict=True) if missing and place)
         to = f" to {' and '.join(places)}" if places else ""
         # First, because the process may be gone before the rest is done.

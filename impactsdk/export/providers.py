@@ -5,6 +5,7 @@ The global providers are looked at and never replaced.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -70,6 +71,17 @@ def _roomy(reader: Callable[..., Any], *arguments: Any) -> Any:
         return reader(*arguments, cardinality_limits=dict.fromkeys(kinds, _MOST_SETS))
     except TypeError:  # an older one knows no limits
         return reader(*arguments)
+
+
+def _stays_here(reader: Any) -> None:
+    """In the child of a fork a reader of somebody else's may go on and send what the parent has counted a second time."""
+    collect, pid = reader.collect, os.getpid()
+
+    def collect_here(*arguments: Any, **options: Any) -> None:
+        if os.getpid() == pid:
+            collect(*arguments, **options)
+
+    reader.collect = collect_here
 
 
 class _Resolving:
@@ -173,6 +185,7 @@ class _Resolving:
         from impactsdk.export.delivery import MetricDelivery
 
         if isinstance(its, MetricReader):
+            _stays_here(its)
             return MeterProvider([its], resource=self._described(), shutdown_on_exit=False)
         delivery = MetricDelivery(its)
         if name != "console":

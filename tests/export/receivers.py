@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -52,11 +53,19 @@ class Received:
 
 
 @contextlib.contextmanager
-def over_http(*, slow_s: float = 0.0) -> Iterator[Received]:
+def over_http(*, slow_s: float = 0.0, refused: Collection[int] = ()) -> Iterator[Received]:
+    """``refused`` are the numbers of the requests, from 1 on, that are not taken."""
+    numbers = itertools.count(1)
+
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             time.sleep(slow_s)
+            if next(numbers) in refused:
+                self.send_response(400)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             received.headers.append(dict(self.headers))
             if self.path == "/v1/traces":
                 received.traces.append(ExportTraceServiceRequest.FromString(body))

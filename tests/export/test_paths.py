@@ -178,6 +178,36 @@ def test_what_is_counted_by_the_interval_keeps_its_times(tmp_path: Path) -> None
     assert points[0].time_unix_nano == points[1].start_time_unix_nano
 
 
+def test_an_interval_that_was_refused_is_told_and_the_totals_are_written(tmp_path: Path) -> None:
+    with over_http(refused=(2,)) as received:
+        _, errors = script(
+            START + "for _ in range(3):\n    with measured('x'): time.sleep(0.1)\n    impactsdk.flush()\n",
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta",
+            OTEL_TRACES_EXPORTER="none",
+        )
+    assert (
+        f"impactsdk: metrics of some intervals could not be exported to {received.endpoint}; the totals are written" in errors
+    )
+    (lines,) = journals(tmp_path)
+    counts = [metric for metric in metrics_in(lines) if metric["name"] == "impact.operation.count"]
+    assert counts[-1]["sum"]["dataPoints"][0]["asInt"] == "3"
+
+
+def test_of_cumulative_metrics_only_the_last_must_arrive(tmp_path: Path) -> None:
+    with over_http(refused=(2,)) as received:
+        _, errors = script(
+            START + "for _ in range(3):\n    with measured('x'): time.sleep(0.1)\n    impactsdk.flush()\n",
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            OTEL_TRACES_EXPORTER="none",
+        )
+    assert "impactsdk:" not in errors
+    assert received.sums("impact.operation.count") == [({"impact.operation": "x"}, 3.0)]
+    assert journals(tmp_path) == []
+
+
 def test_a_slow_backend_still_gets_everything(tmp_path: Path) -> None:
     with over_http(slow_s=0.4) as received:
         _, errors = script(SOME, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint)
@@ -405,6 +435,60 @@ print(len(exporter.get_finished_spans()), trace.get_tracer_provider() is traces,
     )
     assert output.splitlines() == ["12 True True", "13 True True"]
     assert errors == ""
+
+
+# --- a fork ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["exporter", "reader"])
+def test_a_forked_child_sends_nothing_of_what_its_parent_has_measured(tmp_path: Path, kind: str) -> None:
+    output, _ = script(
+        f"""
+import os
+from opentelemetry.sdk.metrics.export import MetricExporter, MetricExportResult, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from impactsdk.export import providers
+
+def told(what):
+    os.write(1, f"{{what}} {{os.getpid()}}\\n".encode())
+
+class Spans(SpanExporter):
+    def export(self, spans):
+        told("spans")
+        return SpanExportResult.SUCCESS
+
+class Values(MetricExporter):
+    def export(self, metrics_data, timeout_millis=10_000, **_):
+        told("values")
+        return MetricExportResult.SUCCESS
+    def force_flush(self, timeout_millis=10_000): return True
+    def shutdown(self, timeout_millis=30_000, **_): ...
+
+def exporter(environ, signal, name, complain):
+    if signal == "traces": return Spans()
+    return Values() if {kind!r} == "exporter" else PeriodicExportingMetricReader(Values())
+
+providers.exporter = exporter
+{SOME}
+impactsdk.flush()
+with measured("open") as region:
+    child = os.fork()
+    if not child:
+        region.span.end()
+        time.sleep(0.5)
+        os._exit(0)
+os.waitpid(child, 0)
+print(os.getpid(), flush=True)
+impactsdk.shutdown()
+""",
+        tmp_path,
+        IMPACTSDK_EXPORT="otel",
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1",
+        OTEL_METRIC_EXPORT_INTERVAL="50",
+        OTEL_BSP_SCHEDULE_DELAY="50",
+    )
+    (parent,) = [line for line in output.splitlines() if " " not in line]
+    assert {line for line in output.splitlines() if " " in line} == {f"spans {parent}", f"values {parent}"}
 
 
 # --- a backend that is down ------------------------------------------------------------------------------------
