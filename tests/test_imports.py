@@ -94,6 +94,7 @@ NEIGHBOURS = {
     ("export.outputs", "export.units"),
     ("export.outputs", "export.delivery"),
     ("export.journal", "export.views"),
+    ("export.metrics", "export.streams"),
     ("export.metrics", "export.views"),
     ("export.journal", "export.otlp_json"),
     ("export.journal", "export.dated"),

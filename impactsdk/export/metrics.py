@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Protocol
 
 from opentelemetry import trace
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation
@@ -19,6 +19,7 @@ from opentelemetry.trace import Span
 
 from impactsdk import semconv
 from impactsdk.export import views
+from impactsdk.export.streams import Attributes, Streams
 from impactsdk.export.views import Snapshot
 
 __all__ = ["Account", "Instruments", "instruments_on"]
@@ -60,6 +61,8 @@ _SHOWN: tuple[tuple[str, str, views.View, str, str], ...] = (
     ("counter", semconv.METRIC_SDK_DROPPED, views.dropped, "{span}", "Spans that could not be exported or written"),
 )
 """Instrument, name, what it shows, unit, description. The first takes the values of a collection for all."""
+_DESCRIBED = frozenset((views.carbon, views.water, views.cost, views.units))
+"""The counters of which a value's description may change while it grows."""
 
 
 class Account(Protocol):
@@ -69,8 +72,8 @@ class Account(Protocol):
         """Everything at the last settled instant."""
 
 
-_Sums = dict[tuple[tuple[str, Any], ...], float]
-_NEVER: tuple[float, dict[views.View, _Sums], list[Snapshot]] = (-math.inf, {}, [])
+_Sums = dict[Attributes, float]
+_NEVER: tuple[float, dict[views.View, _Sums], list[tuple[Snapshot, Streams]]] = (-math.inf, {}, [])
 _of_provider: weakref.WeakKeyDictionary[MeterProvider, Instruments] = weakref.WeakKeyDictionary()
 
 
@@ -93,7 +96,7 @@ class Instruments:
     """
 
     def __init__(self, provider: MeterProvider, version: str) -> None:
-        self._accounts: list[Account] = []
+        self._accounts: dict[Account, Streams] = {}
         self._past: dict[views.View, _Sums] = {}
         self._lock = threading.Lock()
         self._look = _NEVER
@@ -102,8 +105,9 @@ class Instruments:
             def callback(options: CallbackOptions) -> Iterable[Observation]:
                 past, snapshots = self._looked(anew=view is _SHOWN[0][2])
                 sums = dict(past.get(view, {}))
-                for snapshot in snapshots:
-                    _add(sums, view(snapshot))
+                with self._lock:  # two readers may collect at the same time
+                    for snapshot, streams in snapshots:
+                        _add(sums, view, snapshot, streams)
                 return [Observation(value, dict(attributes)) for attributes, value in sums.items()]
 
             return callback
@@ -124,24 +128,24 @@ class Instruments:
         except TypeError:  # a provider that does not know the advisory parameter
             self._histogram = meter.create_histogram(semconv.METRIC_OPERATION_ENERGY, *described)
 
-    def _looked(self, *, anew: bool) -> tuple[dict[views.View, _Sums], list[Snapshot]]:
+    def _looked(self, *, anew: bool) -> tuple[dict[views.View, _Sums], list[tuple[Snapshot, Streams]]]:
         """The same values for all instruments of one collection, so that they add up; the first instrument takes them."""
         taken_s, past, snapshots = self._look
         if anew or time.monotonic() - taken_s > _ONE_COLLECTION_S:
             with self._lock:
-                accounts, past = list(self._accounts), {view: dict(sums) for view, sums in self._past.items()}
-            snapshots = [account.snapshot() for account in accounts]
+                accounts, past = dict(self._accounts), {view: dict(sums) for view, sums in self._past.items()}
+            snapshots = [(account.snapshot(), streams) for account, streams in accounts.items()]
             self._look = (time.monotonic(), past, snapshots)
         return past, snapshots
 
     def at_ns(self) -> int | None:
         """The instant on the wall clock whose values were collected last; ``None`` if there are none."""
-        return max((snapshot.unix_ns for snapshot in self._look[2]), default=None)
+        return max((snapshot.unix_ns for snapshot, _ in self._look[2]), default=None)
 
     def attach(self, account: Account) -> None:
         """Show what this session measures, too."""
         with self._lock:
-            self._accounts.append(account)
+            self._accounts[account] = Streams()
             self._look = _NEVER
 
     def retire(self, account: Account) -> None:
@@ -149,16 +153,16 @@ class Instruments:
         last = account.snapshot()
         with self._lock:
             self._look = _NEVER
-            if account in self._accounts:
-                self._accounts.remove(account)
+            streams = self._accounts.pop(account, None)
+            if streams is not None:
                 for kind, _, view, _, _ in _SHOWN:
                     if kind == "counter":
-                        _add(self._past.setdefault(view, {}), view(last))
+                        _add(self._past.setdefault(view, {}), view, last, streams)
 
     def forsake(self) -> None:
         """In the child of a fork: all that was measured so far is the parent's, and is shown by it."""
         self._lock = threading.Lock()
-        self._accounts, self._past, self._look = [], {}, _NEVER
+        self._accounts, self._past, self._look = {}, {}, _NEVER
 
     def record(self, name: str, energy_j: float, span: Span | None) -> None:
         """One finished call; its span, if sampled, becomes the exemplar."""
@@ -167,7 +171,8 @@ class Instruments:
             self._histogram.record(energy_j, {semconv.OPERATION: name}, context)
 
 
-def _add(sums: _Sums, observations: Iterable[Observation]) -> None:
-    for seen in observations:
-        attributes = tuple((seen.attributes or {}).items())
-        sums[attributes] = sums.get(attributes, 0) + seen.value
+def _add(sums: _Sums, view: views.View, snapshot: Snapshot, streams: Streams) -> None:
+    seen: Iterable[tuple[Attributes, float]]
+    seen = [(tuple((observation.attributes or {}).items()), observation.value) for observation in view(snapshot)]
+    for attributes, value in streams.divide(view, seen) if view in _DESCRIBED else seen:
+        sums[attributes] = sums.get(attributes, 0) + value

@@ -173,7 +173,8 @@ def _moment(metrics: dict[str, Any]) -> Moment:
         account(attributes).counted += int(value)
     for _, value, attributes in _points(metrics, semconv.METRIC_FUNCTIONAL_UNITS):
         of = account(attributes)
-        of.units, of.unit = value, attributes.get(semconv.FUNCTIONAL_UNIT_NAME)
+        # Two where the unit was named only later.
+        of.units, of.unit = (of.units or 0.0) + value, attributes.get(semconv.FUNCTIONAL_UNIT_NAME) or of.unit
     return moment
 
 

@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.metrics import MeterProvider, ObservableCounter
+from opentelemetry.sdk.metrics.export import AggregationTemporality, InMemoryMetricReader
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
 
 from impactsdk import Meter, Settings, semconv
+from impactsdk.factor import Factor, Place
 from impactsdk.testing import FakeClock, SimulatedSource
 
 
 class Collector:
-    def __init__(self) -> None:
-        self.reader = InMemoryMetricReader()
+    def __init__(self, temporality: AggregationTemporality = AggregationTemporality.CUMULATIVE) -> None:
+        self.reader = InMemoryMetricReader(preferred_temporality={ObservableCounter: temporality})
         self.provider = MeterProvider([self.reader], shutdown_on_exit=False)
 
     def points(self, name: str) -> list[Any]:
@@ -205,3 +206,59 @@ def test_without_devices_there_are_counts_and_no_energies(collector: Collector) 
     assert collector.values("impact.energy", "impact.operation") == {}
     assert collector.values("impact.operation.count", "impact.operation") == {"x": 1}
     assert collector.points("impact.operation.energy") == []
+
+
+class _Grid:
+    """A live factor that may give way to an estimate."""
+
+    name = "grid"
+    trouble = None
+    nature: Any = "measured"
+
+    def factors(self, *, place: Place | None, unix_ns: int) -> list[Factor]:
+        return [Factor(kind="carbon_intensity", value=60.0, unit="g{CO2e}/(kW.h)", source="grid", nature=self.nature)]
+
+    def close(self) -> None: ...
+
+
+_CHANGING = ("impact.carbon", "impact.water", "impact.cost", "impact.functional_unit")
+
+
+@pytest.mark.parametrize("temporality", [AggregationTemporality.DELTA, AggregationTemporality.CUMULATIVE])
+def test_what_describes_a_value_may_change_and_nothing_is_counted_again(temporality: AggregationTemporality) -> None:
+    collector, clock, grid = Collector(temporality), FakeClock(), _Grid()
+    settings = Settings.load({}, region="FR", wue=0.2, price_per_kwh=0.2)
+    meter = Meter(settings, sources=[SimulatedSource(1000.0)], factors=[grid], meter_provider=collector.provider, clock=clock)
+    added: dict[str, dict[Any, float]] = {name: {} for name in _CHANGING}
+    for nature, unit in (("measured", None), ("measured", "row"), ("estimated", "row"), ("measured", "row")):
+        grid.nature = nature
+        clock.advance(7200.0)
+        with meter.measured("x", unit=unit) as region:
+            region.add_units(2)
+            clock.advance(1.0)
+        clock.advance(0.25)
+        region.result()  # a flush would collect, and what is new is given once
+        data = collector.reader.get_metrics_data()
+        assert data is not None
+        for metric in data.resource_metrics[0].scope_metrics[0].metrics:
+            if metric.name not in _CHANGING:
+                continue
+            for point in metric.data.data_points:
+                if point.attributes.get("impact.operation") == "x":
+                    key, of = tuple(sorted(point.attributes.items())), added[metric.name]
+                    before = of.get(key, 0.0) if temporality is AggregationTemporality.DELTA else 0.0
+                    assert point.value >= 0.0
+                    of[key] = before + point.value
+    operation = meter.totals().operations["x"]
+    impact = operation.impact
+    whole = (
+        (impact.carbon_g or 0.0) + (impact.embodied_g or 0.0),
+        impact.water_l,
+        (impact.cost or 0.0) + (impact.compute_cost or 0.0),
+        operation.units,
+    )
+    assert [math.fsum(values.values()) for values in added.values()] == [pytest.approx(value) for value in whole]
+    natures = {dict(key)["impact.nature"] for key in added["impact.carbon"]}
+    assert len(natures) == 2, "what was found before keeps its name"
+    meter.close()
+    collector.provider.shutdown()
