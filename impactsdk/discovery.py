@@ -12,8 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 from urllib.parse import unquote
 
-from opentelemetry import trace
-
+from impactsdk import application
 from impactsdk.errors import ConfigurationError, SourceUnavailableError
 from impactsdk.factor import Place
 from impactsdk.factors.places import detect, place_of
@@ -69,7 +68,7 @@ def place_for(settings: Settings, tracer_provider: object) -> Place | None:
     """
     if settings.region is not None:
         return place_of(settings.region)
-    provider = tracer_provider if tracer_provider is not None else trace.get_tracer_provider()
+    provider = tracer_provider if tracer_provider is not None else application.tracer_provider()
     attributes = getattr(getattr(provider, "resource", None), "attributes", None)
     if not isinstance(attributes, Mapping):
         # What OpenTelemetry would read for a provider of our own.

@@ -279,15 +279,16 @@ class Session(Recorder):
         return self._sampler.ended.wait(timeout_s) and self._sampler.join(timeout_s)
 
     @property
-    def late(self) -> bool:
-        """Whether the application has set its provider only after it was decided where results go."""
+    def late(self) -> list[str]:
+        """The providers that the application has set only after it was decided where results go."""
         return came_late(self.settings, self._outputs.used)
 
     def _mind_late_provider(self) -> None:
-        if self.late:
+        for provider in self.late:
+            what = "spans" if provider == "TracerProvider" else "metrics"
             self.complain(
-                "late",
-                "the application has set its TracerProvider after something was measured: spans do not go there; set it "
+                f"late:{provider}",
+                f"the application has set its {provider} after something was measured: {what} do not go there; set it "
                 "before, or call impactsdk.configure() once it is set",
             )
 

@@ -162,11 +162,10 @@ class Sessions:
         """Put energy on other instrumentations' spans from now on, if ``settings.enrich`` says so and there is a provider."""
         if self._detach is not None or not self.settings.enrich or self.settings.disabled:
             return
-        from opentelemetry import trace
-
+        from impactsdk import application
         from impactsdk.foreign import attach
 
-        provider = self._providers[0] or trace.get_tracer_provider()
+        provider = self._providers[0] or application.tracer_provider()
         self._detach = attach(provider, self)
         if self._detach is None and self._beginning:
             _warn(

@@ -13,7 +13,7 @@ def say(text: str) -> None:
     stream = sys.stderr
     if not text or stream is None:
         return
-    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+    with contextlib.suppress(Exception):  # nobody reads it any more, or it is something of the user's that cannot flush
         try:
             text.encode(getattr(stream, "encoding", None) or "ascii")
         except (UnicodeEncodeError, LookupError):  # a terminal that knows no micro sign

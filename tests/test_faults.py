@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from opentelemetry.metrics import Meter as OTelMeter
+from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.trace import NoOpTracerProvider, Tracer
 
 from impactsdk import Channel, DegradedWarning, Measurement, Meter, Reading, Settings, SourceFailedError, SourceUnavailableError
@@ -210,12 +212,26 @@ def test_a_source_that_hangs_is_left_behind_and_the_caller_is_not_held_up() -> N
                 thread.join(5)
 
 
-def test_a_beginning_that_fails_is_told_once_and_the_function_runs() -> None:
+def test_a_tracer_provider_that_fails_is_told_once_and_joules_are_counted() -> None:
     class Failing(NoOpTracerProvider):
         def get_tracer(self, *args: object, **kwargs: object) -> Tracer:
             raise RuntimeError("half installed")
 
     with Meter(Settings.load({}), sources=[SimulatedSource(1.0)], tracer_provider=Failing()) as meter:
+        function = meter.measured("x")(lambda: 5)
+        with pytest.warns(DegradedWarning, match=r"not all outputs could be set up .*half installed") as caught:
+            assert [function(), function()] == [5, 5]
+        assert len(caught) == 1
+        assert meter.flush()
+        assert meter.totals().operations["x"].count == 2
+
+
+def test_a_beginning_that_fails_is_told_once_and_the_function_runs() -> None:
+    class Failing(NoOpMeterProvider):
+        def get_meter(self, *args: object, **kwargs: object) -> OTelMeter:
+            raise RuntimeError("half installed")
+
+    with Meter(Settings.load({}), sources=[SimulatedSource(1.0)], meter_provider=Failing()) as meter:
         function = meter.measured("x")(lambda: 5)
         with pytest.warns(DegradedWarning, match=r"measuring could not begin \(RuntimeError\('half installed'\)\)") as caught:
             assert [function(), function()] == [5, 5]

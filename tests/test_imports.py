@@ -38,6 +38,7 @@ FLOORS = [
         "clock",
         "lifecycle",
         "terminal",
+        "application",
         "barrier",
     ],
     ["impact", "energy.probe", "energy.share"],

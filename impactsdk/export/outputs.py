@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -27,6 +28,11 @@ _FOR_SPANS = 0.6
 _LONGEST_S = 86_400.0
 _FOR_THE_REST_S, _FOR_ONE_SPAN_S, _MOST_FOR_THE_REST = 0.1, 3e-4, 0.4
 """What is left for telling and for writing the journal; the last is a part of the whole time."""
+
+
+def _public(endpoint: str) -> str:
+    """An address without the password that may be in it."""
+    return re.sub(r"^([a-z+]+://)?.*@", r"\1", endpoint.strip(), flags=re.IGNORECASE).partition("?")[0]
 
 
 @dataclass(slots=True)
@@ -87,27 +93,25 @@ class Outputs:
         what = [f"{unsent} span{'s' * (unsent != 1)} ({energy(missing_j)})"] if unsent else []
         lacking = dict.fromkeys(delivery.lacking for delivery in self.arrivals if delivery.lacking)
         what += lacking
-        journal, spans = self.journal, [span for delivery in self.deliveries for span in delivery.kept]
+        spans = [span for delivery in self.deliveries for span in delivery.kept]
         where = ""
-        if journal is None and self.spare is not None:
-            journal = self.spare(account)
-            some = "" if not unsent else "they and " if len(spans) >= unsent else f"the last {len(spans)} of them and "
-            where = f"; {some}the totals are written to {journal.path}"
-        elif journal is not None:
-            where = f"; everything is in {journal.path}"
-        lost = (bool(unsent), bool(lacking))
-        places = dict.fromkeys(place for place, missing in zip(self.endpoints, lost, strict=True) if missing and place)
-        to = f" to {' and '.join(places)}" if places else ""
-        # First, because the process may be gone before the rest is done.
-        say(f"impactsdk: {' and '.join(what)} could not be exported{to}{where}\n")
-        if journal is not None and journal is self.journal:
+        if self.journal is not None:
             with books:
-                journal.close(account.snapshot())  # once more, with what is known now
-        elif journal is not None:
+                self.journal.close(account.snapshot())  # once more, with what is known now
+            where = f"; everything is in {self.journal.path}"
+        elif self.spare is not None:
+            self.journal = self.spare(account)
             for span in spans:
-                journal.add(cast(trace.Span, span))
-            journal.close(account.snapshot())
-            self.journal = journal
+                self.journal.add(cast(trace.Span, span))
+            self.journal.close(account.snapshot())
+            some = "" if not unsent else "they and " if len(spans) >= unsent else f"the last {len(spans)} of them and "
+            where = f"; {some}the totals are written to {self.journal.path}"
+        if self.journal is not None and self.journal.missing:
+            where = f", and {self.journal.missing} could not be written to {self.journal.path} either"
+        lost = (bool(unsent), bool(lacking))
+        places = dict.fromkeys(_public(place) for place, missing in zip(self.endpoints, lost, strict=True) if missing and place)
+        to = f" to {' and '.join(places)}" if places else ""
+        say(f"impactsdk: {' and '.join(what)} could not be exported{to}{where}\n")
 
     def let_go(self, complain: Callable[[str, str], None]) -> None:
         """Shut down the owned providers that send nothing: the journal's."""

@@ -60,7 +60,12 @@ class ScrapedProvider(MeterProvider):
         except BaseException:
             reader.shutdown()
             raise
-        super().__init__([reader], resource=resource, shutdown_on_exit=False)
+        try:
+            super().__init__([reader], resource=resource, shutdown_on_exit=False)
+        except BaseException:  # the SDK refuses what a variable says
+            self._server.stop()
+            reader.shutdown()
+            raise
 
     @property
     def port(self) -> int:

@@ -523,6 +523,51 @@ def test_a_bad_backend_costs_a_bounded_time_and_no_result(tmp_path: Path, protoc
     assert counts[-1]["sum"]["dataPoints"][0]["asInt"] == "12"
 
 
+def test_no_password_is_shown(tmp_path: Path) -> None:
+    with out_of_order("refused") as endpoint:
+        _, errors = script(
+            SOME,
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=endpoint.replace("//", "//user:se/cr@t@"),
+            IMPACTSDK_SHUTDOWN_TIMEOUT_S="1",
+        )
+    (said,) = [line for line in errors.splitlines() if line.startswith("impactsdk: ")]
+    assert f"could not be exported to {endpoint};" in said
+
+
+def test_what_can_be_neither_exported_nor_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "impact").write_text("a file in its place")
+    with out_of_order("refused") as endpoint:
+        _, errors = script(SOME, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, IMPACTSDK_SHUTDOWN_TIMEOUT_S="1")
+    (said,) = [line for line in errors.splitlines() if line.startswith("impactsdk: ")]
+    assert f"could not be exported to {endpoint}, and 12 spans and the last totals could not be written to" in said
+
+
+def test_a_standard_error_that_cannot_flush_costs_no_result(tmp_path: Path) -> None:
+    with out_of_order("refused") as endpoint:
+        output, _ = script(
+            """
+import sys
+class Lines:
+    lines = []
+    def write(self, text): self.lines.append(text)
+sys.stderr = Lines()
+"""
+            + SOME
+            + """
+impactsdk.shutdown()
+print(sum("could not be exported" in line for line in Lines.lines))
+sys.stderr = sys.__stderr__
+""",
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=endpoint,
+            IMPACTSDK_SHUTDOWN_TIMEOUT_S="1",
+        )
+    assert output == "1\n"
+    (lines,) = journals(tmp_path)
+    assert len(spans_in(lines)) == 12
+
+
 def test_the_loss_of_spans_is_told_to_the_backend_of_the_metrics(tmp_path: Path) -> None:
     with out_of_order("silent") as gone, over_http() as received:
         _, errors = script(

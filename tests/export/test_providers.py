@@ -185,3 +185,97 @@ def test_the_service_is_named_as_the_application_says(tmp_path: Path) -> None:
         script("from impactsdk import measured\nmeasured('x')(lambda: None)()\n", folder, **environment)
         text = next((folder / "impact").glob("*.jsonl")).read_text(encoding="utf-8")
         assert '{"key":"service.name","value":{"stringValue":"named"}}' in text
+
+
+REFUSED = [
+    ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "-1", "totals"),
+    ("OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT", "abc", "totals"),
+    ("OTEL_METRICS_EXEMPLAR_FILTER", "bogus", "spans"),
+    ("OTEL_PYTHON_TRACER_PROVIDER", "bogus", "spans totals"),
+    ("OTEL_PYTHON_METER_PROVIDER", "bogus", "totals"),
+    ("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "bogus", "spans totals"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value", "kept"), REFUSED, ids=[name for name, _, _ in REFUSED])
+def test_a_variable_that_opentelemetry_refuses_does_not_stop_the_measuring(
+    tmp_path: Path, variable: str, value: str, kept: str
+) -> None:
+    output, errors = script(
+        """
+import time
+import impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(sources=[SimulatedSource(100.0)], export="journal")
+with impactsdk.measured("x") as region:
+    time.sleep(0.01)
+print(region.result().energy_j > 0, impactsdk.shutdown(), impactsdk.configure().totals().operations["x"].count)
+""",
+        tmp_path,
+        **{variable: value},
+    )
+    assert output == "True True 1\n"
+    assert errors.count("DegradedWarning") <= 1
+    (lines,) = journals(tmp_path)
+    if "spans" in kept:
+        assert [span["name"] for span in spans_in(lines)] == ["x"]
+    if "totals" in kept:
+        assert "impact.energy" in {metric["name"] for metric in metrics_in(lines)}
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"OTEL_BSP_MAX_QUEUE_SIZE": "100"}, {"OTEL_METRIC_EXPORT_INTERVAL": "0"}, {"OTEL_METRICS_EXEMPLAR_FILTER": "bogus"}],
+    ids=lambda variables: next(iter(variables)),
+)
+def test_where_an_exporter_cannot_be_set_up_the_journal_is_written(tmp_path: Path, variables: dict[str, str]) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="needs the extra otlp")
+    _, errors = script(
+        """
+import threading, time
+import impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(sources=[SimulatedSource(100.0)])
+with impactsdk.measured("x"):
+    time.sleep(0.01)
+impactsdk.shutdown(1.0)
+""",
+        tmp_path,
+        OTEL_EXPORTER_OTLP_ENDPOINT="http://127.0.0.1:1",
+        **variables,
+    )
+    assert errors.count("DegradedWarning") == 1
+    assert "look at the OTEL_* variables" in errors
+    (lines,) = journals(tmp_path)
+    assert [span["name"] for span in spans_in(lines)] == ["x"]
+
+
+@pytest.mark.parametrize("before", ["neither", "traces", "values"])
+def test_each_provider_that_comes_late_is_said_and_configure_takes_it(tmp_path: Path, before: str) -> None:
+    output, errors = script(
+        _script(f"""
+import impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(sources=[SimulatedSource(100.0)], export="otel")
+if {before!r} == "traces": trace.set_tracer_provider(traces)
+if {before!r} == "values": metrics.set_meter_provider(values)
+impactsdk.measured("early")(lambda: None)()
+impactsdk.flush()
+if {before!r} != "traces": trace.set_tracer_provider(traces)
+if {before!r} != "values": metrics.set_meter_provider(values)
+impactsdk.flush()
+impactsdk.configure()
+impactsdk.measured("late")(lambda: None)()
+impactsdk.flush()
+print([span.name for span in exporter.get_finished_spans()])
+points = [p for r in reader.get_metrics_data().resource_metrics for s in r.scope_metrics for m in s.metrics
+          if m.name == "impact.operation.count" for p in m.data.data_points]
+print(sorted(p.attributes["impact.operation"] for p in points))
+"""),
+        tmp_path,
+    )
+    spans, operations = output.splitlines()
+    assert spans == ("['early', 'late']" if before == "traces" else "['late']")
+    assert operations == ("['early', 'late']" if before == "values" else "['late']")
+    assert ("set its TracerProvider after" in errors) == (before != "traces")
+    assert ("set its MeterProvider after" in errors) == (before != "values")
