@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+    from opentelemetry.trace import SpanContext
 
 __all__ = ["encode_metrics", "encode_spans"]
+
+_KNOWN_IF_REMOTE, _REMOTE = 0x100, 0x200
 
 
 def encode_spans(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
@@ -28,7 +31,7 @@ def encode_spans(spans: Sequence[ReadableSpan]) -> dict[str, Any]:
         groups.setdefault(key, (span.resource, span.instrumentation_scope, []))[2].append(_span(span))
     return {
         "resourceSpans": [
-            {"resource": _resource(resource), "scopeSpans": [{**_scope(scope), "spans": encoded}]}
+            {**_resource(resource), "scopeSpans": [{**_scope(scope), "spans": encoded}]}
             for resource, scope, encoded in groups.values()
         ]
     }
@@ -39,7 +42,7 @@ def encode_metrics(data: MetricsData) -> dict[str, Any]:
     return {
         "resourceMetrics": [
             {
-                "resource": _resource(of_resource.resource),
+                **_resource(of_resource.resource),
                 "scopeMetrics": [
                     {**_scope(of_scope.scope), "metrics": [_metric(metric) for metric in of_scope.metrics]}
                     for of_scope in of_resource.scope_metrics
@@ -56,7 +59,7 @@ def _span(span: ReadableSpan) -> dict[str, Any]:
     encoded: dict[str, Any] = {
         "traceId": f"{context.trace_id:032x}",
         "spanId": f"{context.span_id:016x}",
-        "flags": int(context.trace_flags),
+        "flags": _flags(context.trace_flags, span.parent),
         "name": span.name,
         "kind": span.kind.value + 1,
         "startTimeUnixNano": str(span.start_time or 0),
@@ -72,15 +75,15 @@ def _span(span: ReadableSpan) -> dict[str, Any]:
         encoded["status"]["message"] = span.status.description
     if span.events:
         encoded["events"] = [
-            {"timeUnixNano": str(event.timestamp), "name": event.name, "attributes": _attributes(event.attributes)}
-            for event in span.events
+            {"timeUnixNano": str(event.timestamp), "name": event.name, **_limited(event.attributes)} for event in span.events
         ]
     if span.links:
         encoded["links"] = [
             {
                 "traceId": f"{link.context.trace_id:032x}",
                 "spanId": f"{link.context.span_id:016x}",
-                "attributes": _attributes(link.attributes),
+                "flags": _flags(link.context.trace_flags, link.context),
+                **_limited(link.attributes),
             }
             for link in span.links
         ]
@@ -91,6 +94,17 @@ def _span(span: ReadableSpan) -> dict[str, Any]:
     }
     encoded.update({key: count for key, count in dropped.items() if count})
     return encoded
+
+
+def _limited(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The attributes of an event or a link, and how many a limit has left out."""
+    dropped = getattr(attributes, "dropped", 0)
+    return {"attributes": _attributes(attributes), **({"droppedAttributesCount": dropped} if dropped else {})}
+
+
+def _flags(flags: int, context: SpanContext | None) -> int:
+    """The flags of W3C, and above them that it is known whether a context (of a parent, of a link) is another process's."""
+    return int(flags) | _KNOWN_IF_REMOTE | (_REMOTE if context is not None and context.is_remote else 0)
 
 
 def _metric(metric: Metric) -> dict[str, Any]:
@@ -143,13 +157,18 @@ def _exemplar(exemplar: Any) -> dict[str, Any]:
 
 
 def _resource(resource: Resource) -> dict[str, Any]:
-    return {"attributes": _attributes(resource.attributes)}
+    encoded: dict[str, Any] = {"resource": {"attributes": _attributes(resource.attributes)}}
+    if resource.schema_url:
+        encoded["schemaUrl"] = resource.schema_url
+    return encoded
 
 
 def _scope(scope: InstrumentationScope | None) -> dict[str, Any]:
     if scope is None:
         return {"scope": {}}
     encoded: dict[str, Any] = {"scope": {"name": scope.name, "version": scope.version or ""}}
+    if scope.attributes:
+        encoded["scope"]["attributes"] = _attributes(scope.attributes)
     if scope.schema_url:
         encoded["schemaUrl"] = scope.schema_url
     return encoded

@@ -13,7 +13,7 @@ from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, Status, StatusCode, TraceFlags
 from opentelemetry.trace.span import TraceState
@@ -59,7 +59,7 @@ def test_a_span_by_hand() -> None:
         "spanId": "000000000000002a",
         "parentSpanId": "000000000000000b",
         "traceState": "vendor=x",
-        "flags": 1,
+        "flags": 0x301,
         "name": "x",
         "kind": 1,
         "startTimeUnixNano": "10",
@@ -67,6 +67,26 @@ def test_a_span_by_hand() -> None:
         "attributes": [],
         "status": {"code": 2, "message": "why"},
     }
+
+
+def test_what_a_limit_has_left_out_and_where_things_come_from_is_in_it() -> None:
+    limits = SpanLimits(max_event_attributes=1, max_link_attributes=1)
+    provider = TracerProvider(resource=Resource({"a": 1}, "https://r"), span_limits=limits, shutdown_on_exit=False)
+    tracer = provider.get_tracer("here", "1", schema_url="https://s", attributes={"kind": "test"})
+    far, near = SpanContext(5, 6, True, TraceFlags(1)), SpanContext(5, 7, False)
+    span: Any = tracer.start_span("x", links=[Link(far, {"a": 1, "b": 2}), Link(near)])
+    span.add_event("e", {"a": 1, "b": 2})
+    span.end()
+    encoded = encode_spans([span])
+    (resource,) = encoded["resourceSpans"]
+    (scope,) = resource["scopeSpans"]
+    assert (resource["schemaUrl"], scope["schemaUrl"]) == ("https://r", "https://s")
+    assert scope["scope"]["attributes"] == [{"key": "kind", "value": {"stringValue": "test"}}]
+    event, links = _only(encoded)["events"][0], _only(encoded)["links"]
+    assert (event["droppedAttributesCount"], len(event["attributes"])) == (1, 1)
+    assert (links[0]["droppedAttributesCount"], len(links[0]["attributes"])) == (1, 1)
+    assert [link["flags"] for link in links] == [0x301, 0x100]
+    assert _only(encoded)["flags"] & 0x301 == 0x101, "it has no parent"
 
 
 @pytest.mark.parametrize(
