@@ -146,7 +146,8 @@ class Meter(Sessions):
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that has ended is settled and handed on; say whether that was reached in time.
 
-        Here as in :meth:`close` a negative ``timeout_s`` is 0, and one that is no number a :class:`ConfigurationError`.
+        What the journal could not take since the last time, as on a full disk, is not handed on. Here as in :meth:`close` a
+        negative ``timeout_s`` is 0, and one that is no number a :class:`ConfigurationError`.
         """
         session, timeout_s = self.session, checked_timeout_s(timeout_s)
         return session.flush(timeout_s) if runs(session) else True

@@ -245,12 +245,13 @@ class Session(Recorder):
                 return False
             try:
                 journal.tick(self.snapshot())
+                flushed = journal.kept() and flushed
             finally:
                 self._lock.release()
         return flushed
 
     def close(self, timeout_s: float) -> bool:
-        """Read a last time, settle what is open, write and stop; at most so long."""
+        """Read a last time, settle what is open, write and stop; at most so long. Say whether all that was done."""
         if self.dead or self._closing:
             return True
         self._closing = True
@@ -272,7 +273,9 @@ class Session(Recorder):
                     "IMPACTSDK_SHUTDOWN_TIMEOUT_S allows more time",
                 )
                 return False
-        return self._sampler.join(max(0.0, deadline - time.monotonic()))
+        ended = self._sampler.join(max(0.0, deadline - time.monotonic()))
+        journal = self._outputs.journal
+        return ended and (journal is None or journal.kept())
 
     def ended(self, timeout_s: float) -> bool:
         """Wait until all is written and let go of; say whether that was reached."""

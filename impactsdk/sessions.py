@@ -178,7 +178,8 @@ class Sessions:
     def close(self, timeout_s: float | None = None) -> bool:
         """Settle what is open, write, and let go of thread, files and devices; say whether that was done in time.
 
-        Regions that are entered afterwards measure nothing.
+        What the journal could not take since the last :meth:`flush`, as on a full disk, was not. Regions that are entered
+        afterwards measure nothing.
         """
         if timeout_s is None:
             timeout_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s

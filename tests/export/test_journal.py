@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import os
+import shutil
 import signal
 import stat
 import time
@@ -135,8 +136,8 @@ def test_a_directory_that_cannot_be_made_is_told_once_and_totals_are_kept(tmp_pa
     with pytest.warns(DegradedWarning, match="cannot be written") as caught:
         for _ in range(3):
             assert meter.measured("x")(lambda: 1)() == 1
-            assert meter.flush()
-        meter.close()
+            assert not meter.flush()
+        assert not meter.close()
     assert len(caught) == 1
     assert meter.totals().operations["x"].count == 3
     conserved(meter.totals())
@@ -200,6 +201,84 @@ def test_the_summary_says_what_a_full_disk_has_cost(tmp_path: Path, size: int, s
     assert said in last
     assert "and the last totals" in last
     assert "could not be written" in last
+
+
+def test_a_flush_says_whether_all_since_the_last_one_was_written(tmp_path: Path) -> None:
+    output, _ = script(
+        """
+        import resource, signal, warnings
+        from impactsdk import Meter, Settings
+        from impactsdk.testing import SimulatedSource
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        warnings.simplefilter("ignore")
+        meter = Meter(Settings.load({}, export="journal"), sources=[SimulatedSource(100.0)])
+        most = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+        for size in (most, 10, 10, most, most, 10):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, most))
+            with meter.measured("x"):
+                pass
+            print(meter.flush())
+        print(meter.close())
+        """,
+        tmp_path,
+    )
+    assert output.split() == ["True", "False", "False", "True", "True", "False", "False"]
+
+
+def test_a_journal_whose_descriptor_was_closed_goes_on_and_spoils_no_other_file(tmp_path: Path) -> None:
+    output, _ = script(
+        """
+        import os
+        from impactsdk import Meter, Settings
+        from impactsdk.testing import SimulatedSource
+
+        meter = Meter(Settings.load({}, export="journal"), sources=[SimulatedSource(100.0)])
+        meter.measured("x")(lambda: None)()
+        assert meter.flush()
+        os.closerange(3, 256)  # as a program that becomes a daemon does
+        others = [open(f"other-{number}", "w+") for number in range(50)]  # one of them has the journal's number now
+        meter.measured("y")(lambda: None)()
+        assert meter.flush()
+        meter.measured("z")(lambda: None)()
+        print(meter.close(), [file.name for file in others if os.fstat(file.fileno()).st_size])
+        """,
+        tmp_path,
+    )
+    assert output == "True []\n"
+    (lines,) = journals(tmp_path)
+    assert [span["name"] for span in spans_in(lines)] == ["x", "y", "z"]
+
+
+def test_a_journal_that_is_deleted_is_begun_anew_and_that_is_said_once(tmp_path: Path) -> None:
+    meter = _meter(tmp_path)
+    meter.measured("early")(lambda: None)()
+    assert meter.flush()
+    with pytest.warns(DegradedWarning, match="was deleted") as caught:
+        for _ in range(2):
+            shutil.rmtree(tmp_path / "impact")
+            meter.measured("late")(lambda: None)()
+            assert not meter.flush(), "what was written before is lost"
+        meter.measured("last")(lambda: None)()
+        assert meter.flush()
+        assert meter.close()
+    assert len(caught) == 1
+    (lines,) = journals(tmp_path)
+    assert [span["name"] for span in spans_in(lines)] == ["late", "last"]
+    counts = [metric for metric in metrics_in(lines) if metric["name"] == "impact.operation.count"]
+    assert sum(int(point["asInt"]) for point in counts[-1]["sum"]["dataPoints"]) == 4
+
+
+def test_no_line_is_longer_than_a_collector_takes(tmp_path: Path) -> None:
+    with _meter(tmp_path) as meter:
+        for number in range(50):
+            with meter.measured("x", attributes={"number": number, "text": "x" * 60_000}):
+                pass
+        assert meter.flush()
+    text = next((tmp_path / "impact").glob("*.jsonl")).read_text(encoding="utf-8")
+    assert max(map(len, text.splitlines())) <= 2**20
+    (lines,) = journals(tmp_path)
+    assert [plain(span["attributes"])["number"] for span in spans_in(lines)] == list(range(50))
 
 
 def test_a_killed_process_leaves_the_lines_of_its_last_seconds(tmp_path: Path) -> None:
