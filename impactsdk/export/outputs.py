@@ -107,7 +107,8 @@ class Outputs:
             some = "" if not unsent else "they and " if len(spans) >= unsent else f"the last {len(spans)} of them and "
             where = f"; {some}the totals are written to {self.journal.path}"
         if self.journal is not None and self.journal.missing:
-            where = f", and {self.journal.missing} could not be written to {self.journal.path} either"
+            rest = ", all else is there" if self.journal.useful else ""
+            where = f", and {self.journal.missing} could not be written to {self.journal.path} either{rest}"
         lost = (bool(unsent), bool(lacking))
         places = dict.fromkeys(_public(place) for place, missing in zip(self.endpoints, lost, strict=True) if missing and place)
         to = f" to {' and '.join(places)}" if places else ""

@@ -246,6 +246,9 @@ impactsdk.shutdown(1.0)
     )
     assert errors.count("DegradedWarning") == 1
     assert "look at the OTEL_* variables" in errors
+    if "OTEL_METRICS_EXEMPLAR_FILTER" in variables:
+        assert "could not be exported to http://127.0.0.1:1, and the last totals could not be written to" in errors
+        assert "either, all else is there" in errors
     (lines,) = journals(tmp_path)
     assert [span["name"] for span in spans_in(lines)] == ["x"]
 
