@@ -212,9 +212,9 @@ class Sessions:
         if lifecycle.in_sampler():
             self._unfinished = session
         if session.summary_wanted:
-            from impactsdk.export.summary import summarise
-
             try:
+                from impactsdk.export.summary import summarise
+
                 say(summarise(account, session.journal_path, lacks=session.journal_lacks))
             except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
                 _warn(f"the summary could not be written: {error!r}")

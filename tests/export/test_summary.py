@@ -170,3 +170,17 @@ with impactsdk.measured("x"):
 """
     script(code, tmp_path)
     assert "ugCO2e" in (tmp_path / "err.txt").read_text("ascii")
+
+
+def test_a_summary_that_cannot_be_made_costs_nobody_the_end_of_a_program(tmp_path: Path) -> None:
+    code = """
+import sys, impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(export="summary", sources=[SimulatedSource(1.0)])
+impactsdk.measured("x")(lambda: None)()
+sys.modules["impactsdk.export.summary"] = None  # as where no file can be opened any more
+print(impactsdk.shutdown())
+"""
+    output, errors = script(code, tmp_path)
+    assert output == "True\n"
+    assert "the summary could not be written" in errors
