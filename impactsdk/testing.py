@@ -5,6 +5,7 @@ These are the fakes that impactsdk tests itself with.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import threading
 import time
@@ -272,7 +273,8 @@ def _listening(meter: Meter) -> Iterator[Captured]:
         try:
             meter.flush()
         finally:
-            meter.listeners.remove(captured.all.append)
+            with contextlib.suppress(ValueError):  # the meter was reset
+                meter.listeners.remove(captured.all.append)
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 30.0) -> bool:

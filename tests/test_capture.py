@@ -232,3 +232,10 @@ def test_what_is_configured_inside_a_capture_ends_with_it_and_configure_without_
     meter = impactsdk.configure()
     assert meter.settings.region is None
     assert meter.settings.sources == (outer,)
+
+
+def test_a_meter_may_be_reset_inside_a_capture() -> None:
+    with capture() as measurements:
+        work()
+        impactsdk.meter.default_meter().reset()
+    assert [measurement.name for measurement in measurements.all] == ["work"]
