@@ -7,9 +7,11 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["SAMPLER", "Lasting", "at_exit", "beginning", "in_sampler", "watch"]
+__all__ = ["SAMPLER", "Lasting", "asking_others", "at_exit", "beginning", "importing", "waited_for", "watch"]
 
 SAMPLER = "impactsdk-sampler"
 """The name of the threads that read the devices."""
@@ -32,6 +34,8 @@ _exit_pid: int | None = None
 beginning = threading.RLock()
 """Held by whoever begins to measure, and by a fork. Look it up here each time: the child of a fork has another one."""
 _forking: set[int] = set()
+_known: set[threading.Thread] | None = None
+"""While others' code is asked: the threads that there were before."""
 
 
 def watch(meter: Lasting) -> None:
@@ -57,14 +61,38 @@ def _close_all() -> None:
         meter.close()
 
 
-def in_sampler() -> bool:
-    """Whether the caller runs in a sampler's thread, for which others may be waiting: a source, a listener, an exporter."""
-    return threading.current_thread().name == SAMPLER
+def waited_for() -> bool:
+    """Whether others may be waiting for the caller's thread: a sampler's, or one that was started by what is asked."""
+    thread = threading.current_thread()
+    return thread.name == SAMPLER or (_known is not None and thread not in _known)
+
+
+@contextmanager
+def asking_others() -> Iterator[None]:
+    """Around code of others that is run, while we begin, in threads which that then waits for: they must not wait for us."""
+    global _known
+    _known = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        _known = None
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Around what is imported late, unless that is done while beginning: a fork waits for it."""
+    held = beginning  # in the child of a fork it is another one
+    taken = held.acquire(timeout=0.0 if waited_for() else _FORK_WAIT_S)
+    try:
+        yield
+    finally:
+        if taken:
+            held.release()
 
 
 def _before_fork() -> None:
     """Wait until what another thread has begun is done: half of it, such as an import's lock, would stay with the child."""
-    if not in_sampler() and beginning.acquire(timeout=_FORK_WAIT_S):
+    if not waited_for() and beginning.acquire(timeout=_FORK_WAIT_S):
         _forking.add(threading.get_ident())
 
 
@@ -75,8 +103,8 @@ def _after_fork() -> None:
 
 
 def _forked() -> None:
-    global beginning
-    beginning = threading.RLock()
+    global beginning, _known
+    beginning, _known = threading.RLock(), None
     _forking.clear()
     for meter in list(_all):
         meter.forked()

@@ -52,9 +52,10 @@ def _nothing() -> Totals:
 
 def _check(settings: Settings) -> None:
     if settings.sources or settings.factors or settings.region is not None:
-        from impactsdk.discovery import check
+        with lifecycle.importing():
+            from impactsdk.discovery import check
 
-        check(settings)
+            check(settings)
 
 
 def runs(session: Session | OffSession | None) -> TypeIs[Session]:
@@ -117,7 +118,7 @@ class Sessions:
     def begin(self) -> Session | OffSession:
         """The session, started if need be. Regions call it; nobody else has to."""
         beginning = lifecycle.beginning  # in the child of a fork it is another one
-        if not beginning.acquire(blocking=not lifecycle.in_sampler()):
+        if not beginning.acquire(blocking=not lifecycle.waited_for()):
             return OFF  # a source measures while it is opened: whoever begins waits for it
         try:
             return self._begin()
@@ -162,11 +163,13 @@ class Sessions:
         """Put energy on other instrumentations' spans from now on, if ``settings.enrich`` says so and there is a provider."""
         if self._detach is not None or not self.settings.enrich or self.settings.disabled:
             return
-        from impactsdk import application
-        from impactsdk.foreign import attach
+        with lifecycle.importing():
+            from impactsdk import application
+            from impactsdk.foreign import attach
 
-        provider = self._providers[0] or application.tracer_provider()
-        self._detach = attach(provider, self)
+            provider = self._providers[0] or application.tracer_provider()
+            if self._detach is None:
+                self._detach = attach(provider, self)
         if self._detach is None and self._beginning:
             _warn(
                 "enrich=True: the application has no TracerProvider of the OpenTelemetry SDK yet, so only measured regions get "
@@ -185,7 +188,7 @@ class Sessions:
             timeout_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
         wait_s = checked_timeout_s(timeout_s)
         # In a sampler's thread whoever closes may be waiting for us.
-        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else min(wait_s, threading.TIMEOUT_MAX)):
+        if not self._turning.acquire(timeout=0.0 if lifecycle.waited_for() else min(wait_s, threading.TIMEOUT_MAX)):
             return False
         try:
             return self._close(wait_s)
@@ -209,7 +212,7 @@ class Sessions:
             detach()
         account = session.snapshot()
         self._last_totals = account.totals
-        if lifecycle.in_sampler():
+        if lifecycle.waited_for():
             self._unfinished = session
         if session.summary_wanted:
             try:
@@ -225,7 +228,7 @@ class Sessions:
         session = self._unfinished
         if session is None:
             return True
-        if lifecycle.in_sampler() or not session.ended(wait_s):
+        if lifecycle.waited_for() or not session.ended(wait_s):
             return False
         self._unfinished, self._last_totals = None, session.snapshot().totals
         return True
@@ -246,8 +249,13 @@ class Sessions:
             names = self._names
         settings = Settings.load(**names)
         _check(settings)
-        if not self._turning.acquire(timeout=0.0 if lifecycle.in_sampler() else -1):
-            _warn("configure() has changed nothing: a listener or an exporter called it while the meter was being closed")
+        waited_for = lifecycle.waited_for()
+        if (waited_for and self._beginning) or not self._turning.acquire(timeout=0.0 if waited_for else -1):
+            if names is not self._names:
+                _warn(
+                    "configure() has changed nothing: it was called by what the meter waits for, such as a listener, an "
+                    "exporter or a source, while it began or was closed"
+                )
             return
         try:
             self._names = names

@@ -312,3 +312,50 @@ os.wait()
         tmp_path,
     )
     assert output == "['x']\n[]\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "first"),
+    [
+        ("impactsdk.discovery", "configure(export='none', region='FR')"),
+        ("impactsdk.discovery", "Meter(sources=['cpu_model'])"),
+        ("impactsdk.sources.cpu_model", "with measured('x'): pass"),
+    ],
+)
+def test_a_fork_while_another_thread_imports_ours_leaves_the_child_able_to(tmp_path: Path, module: str, first: str) -> None:
+    output, _ = script(
+        f"""
+import faulthandler, os, sys, threading, time, warnings
+from impactsdk import Meter, configure, measured
+warnings.simplefilter("ignore")
+importing = threading.Event()
+
+class Slowly:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r} and threading.current_thread() is not threading.main_thread():
+            importing.set()
+            time.sleep(0.5)
+
+sys.meta_path.insert(0, Slowly())
+
+def work():
+    {first}
+
+thread = threading.Thread(target=work)
+thread.start()
+importing.wait()
+child = os.fork()
+if child == 0:
+    faulthandler.dump_traceback_later(30, exit=True)  # it hangs
+    configure(export="none", region="FR", sources="cpu_model")
+    with measured("child"):
+        print("measured in the child", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+""",
+        tmp_path,
+        IMPACTSDK_EXPORT="none",
+        IMPACTSDK_SOURCES="cpu_model",
+    )
+    assert output == "measured in the child\n"

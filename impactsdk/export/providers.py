@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from opentelemetry import metrics, trace
 
-from impactsdk import application, semconv
+from impactsdk import application, lifecycle, semconv
 from impactsdk.export.exporters import Signal, endpoint, exporter, named
 from impactsdk.export.journal import Journal
 from impactsdk.export.metrics import Account, instruments_on
@@ -157,7 +157,8 @@ class _Resolving:
             name = self._settings.service_name
             facts = {**self._facts, **({"service.name": name} if name else {})}
             try:
-                self._resource = Resource.create(facts)
+                with lifecycle.asking_others():  # the detectors run in threads, and may measure
+                    self._resource = Resource.create(facts)
             except Exception as error:  # noqa: BLE001 - a detector of somebody else's, or a name that is none
                 # Detectors need threads, and once the main thread has returned there are no new pools.
                 if not isinstance(error, RuntimeError):

@@ -11,7 +11,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from impactsdk import Meter, Settings
 from impactsdk.testing import SimulatedSource
-from tests.kit import bench, journals, metrics_in, script, spans_in
+from tests.kit import bench, journals, metrics_in, plain, script, spans_in
 
 PROVIDERS = """
 from opentelemetry import metrics, trace
@@ -282,3 +282,41 @@ print(sorted(p.attributes["impact.operation"] for p in points))
     assert operations == ("['early', 'late']" if before == "values" else "['late']")
     assert ("set its TracerProvider after" in errors) == (before != "traces")
     assert ("set its MeterProvider after" in errors) == (before != "values")
+
+
+def test_a_detector_of_resources_that_measures_holds_up_nobody(tmp_path: Path) -> None:
+    folder = tmp_path / "detector-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: detector\nVersion: 1.0\n", encoding="utf-8")
+    (folder / "entry_points.txt").write_text("[opentelemetry_resource_detector]\nmine = detector:Mine\n", encoding="utf-8")
+    (tmp_path / "detector.py").write_text(
+        """
+import impactsdk
+from opentelemetry.sdk.resources import Resource, ResourceDetector
+
+class Mine(ResourceDetector):
+    def detect(self):
+        with impactsdk.measured("detect"):
+            meter = impactsdk.configure()
+        return Resource({"found": str(meter.settings.service_name)})
+""",
+        encoding="utf-8",
+    )
+    output, errors = script(
+        """
+import faulthandler
+faulthandler.dump_traceback_later(30, exit=True)  # it hangs
+import impactsdk
+from impactsdk.testing import SimulatedSource
+impactsdk.configure(export="journal", service_name="name", sources=[SimulatedSource(100.0)])
+with impactsdk.measured("x") as region:
+    pass
+print(region.result().energy_j is not None)
+""",
+        tmp_path,
+        OTEL_EXPERIMENTAL_RESOURCE_DETECTORS="mine",
+    )
+    assert (output, errors) == ("True\n", "")
+    [lines] = journals(tmp_path)
+    resources = [plain(item["resource"]["attributes"]) for line in lines for item in line.get("resourceSpans", ())]
+    assert [resource["found"] for resource in resources] == ["name"]
