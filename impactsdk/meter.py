@@ -141,7 +141,7 @@ class Meter(Sessions):
     def totals(self) -> Totals:
         """The account up to the last settled instant; :meth:`flush` first to have all that has ended in it."""
         session = self.session
-        return session.snapshot().totals if runs(session) else self._last_totals
+        return session.snapshot().totals if runs(session) else self.endings.totals
 
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that has ended is settled and handed on; say whether that was reached in time.

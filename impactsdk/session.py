@@ -251,16 +251,22 @@ class Session(Recorder):
         return flushed
 
     def close(self, timeout_s: float) -> bool:
-        """Read a last time, settle what is open, write and stop; at most so long. Say whether all that was done."""
-        if self.dead or self._closing:
+        """Read a last time, settle what is open, write and stop; at most so long. Say whether all that was done.
+
+        Asked again, it goes on waiting for that.
+        """
+        if self.dead:
             return True
-        self._closing = True
-        self._mind_late_provider()
         timeout_s = min(timeout_s, _LONGEST_S)
         deadline = self._outputs.deadline = time.monotonic() + timeout_s
-        self._sampler.stop(min(1.0, timeout_s / 2))
-        if self._sampler.owns_thread():
-            return False  # a listener or an exporter closes: the thread ends once that has returned
+        if not self._closing:
+            self._closing = True
+            self._mind_late_provider()
+            self._sampler.stop(min(1.0, timeout_s / 2))
+        # A listener or an exporter closes, or the handler of a signal that came while this very thread looked at the books: the
+        # sampler's thread ends once that has returned.
+        if self._sampler.owns_thread() or self._lock._is_owned():  # type: ignore[attr-defined]
+            return False
         begun_ns = self.now_ns()
         while not self._sampler.ended.wait(0.05):
             self._look_after()
@@ -276,10 +282,6 @@ class Session(Recorder):
         ended = self._sampler.join(max(0.0, deadline - time.monotonic()))
         journal = self._outputs.journal
         return ended and (journal is None or journal.kept())
-
-    def ended(self, timeout_s: float) -> bool:
-        """Wait until all is written and let go of; say whether that was reached."""
-        return self._sampler.ended.wait(timeout_s) and self._sampler.join(timeout_s)
 
     @property
     def late(self) -> list[str]:

@@ -5,11 +5,9 @@ The only place where the parts are joined.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import os
 import threading
-import warnings
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from impactsdk import lifecycle
 from impactsdk.clock import SystemClock
-from impactsdk.errors import ConfigurationError, DegradedWarning
+from impactsdk.endings import Endings, warn
+from impactsdk.errors import ConfigurationError
 from impactsdk.idle import OFF, OffSession
-from impactsdk.model import Measurement, Totals
+from impactsdk.model import Measurement
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.recorder import checked_timeout_s
 from impactsdk.settings import Settings
-from impactsdk.terminal import say
 
 if TYPE_CHECKING:
     from opentelemetry import metrics, trace
@@ -46,10 +44,6 @@ def installed_version() -> str:
         return "0"
 
 
-def _nothing() -> Totals:
-    return Totals({}, 0.0, 0.0, 0.0, {})
-
-
 def _check(settings: Settings) -> None:
     if settings.sources or settings.factors or settings.region is not None:
         with lifecycle.importing():
@@ -61,6 +55,10 @@ def _check(settings: Settings) -> None:
 def runs(session: Session | OffSession | None) -> TypeIs[Session]:
     """Whether it is one that measures."""
     return session is not None and not session.off
+
+
+_ONE_RUN = ("_given", "_names", "_settings", "_clock", "session", "listeners", "endings", "_closed", "_detach")
+"""What :meth:`Sessions.replaced` puts aside."""
 
 
 class Sessions:
@@ -88,9 +86,10 @@ class Sessions:
         self._settings: Settings | None = None
         self._closed = False
         self._detach: Callable[[], None] | None = None
-        self._unfinished: Session | None = None  # one that a listener has closed, in whose thread nobody can wait for its end
+        self.endings = Endings()
+        self._turning_to: tuple[Settings | None] | None = None  # while another session's place is made free
+        self._outside: list[dict[str, Any]] = []  # what was put aside by replaced()
         self._holders: weakref.WeakSet[HoldingProcessor] = weakref.WeakSet()
-        self._last_totals = _nothing()
         if settings is not None or sources is not None or factors is not None:
             self._settings = self._load()
         lifecycle.watch(self)
@@ -127,21 +126,26 @@ class Sessions:
 
     def _begin(self) -> Session | OffSession:
         with self._lock:
-            if self.session is None:
-                if self._beginning:
-                    return OFF  # a provider, a source or a signal handler measures while we begin, in this very thread
-                if self._closed or self.settings.disabled:
-                    self.session = OFF
-                else:
-                    self._beginning = True
-                    try:
-                        self.session = self._begun()
-                    finally:
-                        self._beginning = False
+            if self._beginning:  # a provider, a source or a signal handler measures while we begin, in this very thread
+                return OFF if self.session is None else self.session
+            self._beginning = True
+            try:
+                while self.session is None:
+                    if self._closed or self.settings.disabled:
+                        self.session = OFF
+                        break
+                    settings, session = self.settings, self._begun()
+                    if self.session is None and self._settings is not None and settings.same_as(self._settings):
+                        self.session = session
+                    elif runs(session):  # the handler of a signal has closed the meter meanwhile, or has set it up otherwise
+                        self.endings.drop(session, settings.shutdown_timeout_s)
+            finally:
+                self._beginning = False
             return self.session
 
     def _begun(self) -> Session | OffSession:
         try:
+            import impactsdk.export.summary  # noqa: F401 - at the end there may be no descriptor left to read it by
             from impactsdk.session import Session
 
             lifecycle.at_exit()  # first: the process may end while a thread of it begins
@@ -150,7 +154,7 @@ class Sessions:
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever fails here, the measured code runs
-            _warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
+            warn(f"measuring could not begin ({error!r}); what is measured runs, and nothing is known of it")
             return OFF
 
     def hold(self, processor: HoldingProcessor) -> None:
@@ -163,6 +167,8 @@ class Sessions:
         """Put energy on other instrumentations' spans from now on, if ``settings.enrich`` says so and there is a provider."""
         if self._detach is not None or not self.settings.enrich or self.settings.disabled:
             return
+        if any(run["_detach"] is not None for run in self._outside):
+            return  # what was put before the provider's processors then serves whatever runs in its stead
         with lifecycle.importing():
             from impactsdk import application
             from impactsdk.foreign import attach
@@ -171,7 +177,7 @@ class Sessions:
             if self._detach is None:
                 self._detach = attach(provider, self)
         if self._detach is None and self._beginning:
-            _warn(
+            warn(
                 "enrich=True: the application has no TracerProvider of the OpenTelemetry SDK yet, so only measured regions get "
                 "energy; set the provider first, or put an EnergySpanProcessor before its exporting processor"
             )
@@ -196,116 +202,114 @@ class Sessions:
             self._turning.release()
 
     def _close(self, wait_s: float) -> bool:
+        deadline = time.monotonic() + wait_s
         if not self._lock.acquire(timeout=min(wait_s, threading.TIMEOUT_MAX)):
             return False  # another thread begins, and something hangs there
         try:
-            session, self.session, self._closed = self.session, OFF, True
+            if runs(self.session):
+                self.endings.add(self.session)
+            self.session, self._closed = OFF, True
         finally:
             self._lock.release()
-        detach, self._detach = self._detach, None
-        if not runs(session):
-            if detach is not None:
-                detach()
-            return self._finish(wait_s)
-        closed = session.close(wait_s)
-        if detach is not None:
-            detach()
-        account = session.snapshot()
-        self._last_totals = account.totals
-        if lifecycle.waited_for():
-            self._unfinished = session
-        if session.summary_wanted:
-            try:
-                from impactsdk.export.summary import summarise
-
-                say(summarise(account, session.journal_path, lacks=session.journal_lacks))
-            except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
-                _warn(f"the summary could not be written: {error!r}")
-        return closed
-
-    def _finish(self, wait_s: float) -> bool:
-        """Wait for a session that was closed from within; say whether it has ended."""
-        session = self._unfinished
-        if session is None:
-            return True
-        if lifecycle.waited_for() or not session.ended(wait_s):
-            return False
-        self._unfinished, self._last_totals = None, session.snapshot().totals
-        return True
+        try:
+            return self.endings.close(deadline)
+        finally:
+            if self._detach is not None:
+                self._detach()
+                self._detach = None
 
     def reset(self) -> None:
         """Close and forget the settings: the environment is read again at the next region. For tests."""
         with self._turning:
-            self._renew(None)
+            self._renew(None, lambda: False)
             self._names = {}
             self.listeners.clear()
 
     def configure(self, names: Mapping[str, Any]) -> None:
         """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
         session = self.session
-        if not names:
-            if not session.late if runs(session) else self._given is not None and not self._names:
-                return  # whatever the environment says by now: frameworks and launchers change it
-            names = self._names
-        settings = Settings.load(**names)
-        _check(settings)
+        if not names and (not session.late if runs(session) else self._given is not None and not self._names):
+            return  # whatever the environment says by now: frameworks and launchers change it
+        settings = _loaded(names) if names else None  # first: what cannot be used changes nothing
         waited_for = lifecycle.waited_for()
         if (waited_for and self._beginning) or not self._turning.acquire(timeout=0.0 if waited_for else -1):
-            if names is not self._names:
-                _warn(
+            if names:
+                warn(
                     "configure() has changed nothing: it was called by what the meter waits for, such as a listener, an "
                     "exporter or a source, while it began or was closed"
                 )
             return
         try:
-            self._names = names
-            session = self.session
-            if not runs(session) or session.late or not settings.same_as(self.settings):
-                self._renew(settings)
-                self.enrich()
+            if settings is None:
+                self._renew(_loaded(self._names), self._stands)
+            else:
+                self._names = names
+                self._renew(settings, lambda: self._stands() and settings.same_as(self.settings))
+            self.enrich()
         finally:
             self._turning.release()
 
-    def _renew(self, settings: Settings | None) -> None:
-        while True:
-            if runs(self.session) or self._detach is not None:
+    def _stands(self) -> bool:
+        """Whether one measures, or begins to in this very thread, and knows the application's providers."""
+        return not self.session.late if runs(self.session) else self._beginning
+
+    def _renew(self, settings: Settings | None, done: Callable[[], bool]) -> None:
+        """Close what runs and take these settings, unless another thread has just begun with what is wanted."""
+        before, self._turning_to = self._turning_to, (settings,)
+        try:
+            while True:
+                with self._lock:  # once another thread has begun
+                    if done():
+                        return
+                    if not runs(self.session) and self._detach is None:
+                        self._turn(settings)
+                        return
                 self.close()
-            with self._lock:
-                if not runs(self.session):  # else another thread has begun just now
-                    if settings is None or self._settings is None or not settings.same_as(self._settings):
-                        self._last_totals = _nothing()  # else they are those of the last run of the same
-                    self._given = self._settings = settings
-                    self.session, self._closed = None, False
-                    return
+        except BaseException:  # an interrupt: what was being closed ends by itself, and the next region begins anew
+            if not runs(self.session):
+                self._turn(settings)
+            raise
+        finally:
+            self._turning_to = before
+
+    def _turn(self, settings: Settings | None) -> None:
+        if settings is None or self._settings is None or not settings.same_as(self._settings):
+            self.endings.forget()  # else the totals are those of the last run of the same
+        self._given = self._settings = settings
+        self.session, self._closed = None, False
 
     @contextmanager
     def replaced(self, settings: Settings, clock: Clock | None = None) -> Iterator[None]:
         """For a while, measure with other settings in a session of its own; what ran before then goes on. For tests."""
-        kept = (self._given, self._settings, self._clock, self.session, self._closed, self.listeners)
-        names, totals, pid = self._names, self._last_totals, os.getpid()
+        outside = {name: getattr(self, name) for name in _ONE_RUN}
+        self._outside.append(outside)
         self._given = self._settings = settings
-        self._names, self._last_totals = {}, _nothing()
+        self._names, self.endings, self._detach = {}, Endings(), None
         self._clock, self.session, self._closed, self.listeners = clock or SystemClock(), None, False, []
         try:
             yield
         finally:
-            if runs(self.session):
-                self.session.close(settings.shutdown_timeout_s)
-            self._given, self._settings, self._clock, self.session, self._closed, self.listeners = kept
-            self._names, self._last_totals = names, totals
-            if os.getpid() != pid:  # a fork inside: what ran before stayed with the parent
-                self.forked()
+            try:
+                self.close()
+            finally:
+                vars(self).update(outside)
+                self._outside.remove(outside)
 
     def forked(self) -> None:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
         self._lock, self._turning = threading.RLock(), threading.RLock()
         self._beginning = False
-        self._unfinished, self._last_totals = None, _nothing()
-        if runs(self.session):
-            self.session.forsake()
-            self.session = None
+        for run in (vars(self), *self._outside):
+            run["endings"].forsake()
+            if runs(run["session"]):
+                run["session"].forsake()
+                run["session"] = None
+        if self._turning_to is not None:  # another thread was about to, and is not here
+            self._turn(*self._turning_to)
+            self._turning_to = None
 
 
-def _warn(message: str) -> None:
-    with contextlib.suppress(Exception):  # where warnings are errors
-        warnings.warn(message, DegradedWarning, stacklevel=2)
+def _loaded(names: Mapping[str, Any]) -> Settings:
+    settings = Settings.load(**names)
+    _check(settings)
+    return settings

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Iterator
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import impactsdk
 from impactsdk import Meter, Settings, measured
@@ -234,8 +238,74 @@ def test_what_is_configured_inside_a_capture_ends_with_it_and_configure_without_
     assert meter.settings.sources == (outer,)
 
 
+@pytest.fixture
+def exported() -> Iterator[tuple[TracerProvider, InMemorySpanExporter]]:
+    """The application's provider, and where its spans arrive."""
+    provider, exporter = TracerProvider(shutdown_on_exit=False), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("opentelemetry.trace.get_tracer_provider", lambda: provider)
+        yield provider, exporter
+        impactsdk.shutdown()
+    provider.shutdown()
+
+
+def test_enrich_inside_a_capture_ends_with_it(exported: tuple[TracerProvider, InMemorySpanExporter]) -> None:
+    provider, exporter = exported
+    before = provider._active_span_processor._span_processors
+    with capture():
+        impactsdk.configure(enrich=True, export="none", sources=[SimulatedSource(100.0)])
+        with provider.get_tracer("app").start_as_current_span("inside"):
+            pass
+    assert provider._active_span_processor._span_processors == before
+    with provider.get_tracer("app").start_as_current_span("after"):
+        pass
+    spans = {span.name: span.attributes or {} for span in exporter.get_finished_spans()}
+    assert "impact.energy.self" in spans["inside"]
+    assert "impact.energy.self" not in spans["after"]
+    assert impactsdk.meter.default_meter().session is None
+
+
+@pytest.mark.parametrize("inside", ["nothing", "configure", "enrich", "shutdown"])
+def test_enrich_outside_a_capture_goes_on_after_it(exported: tuple[TracerProvider, InMemorySpanExporter], inside: str) -> None:
+    provider, exporter = exported
+    before = provider._active_span_processor._span_processors
+    impactsdk.configure(enrich=True, export="none", sources=[SimulatedSource(100.0)])
+    with provider.get_tracer("app").start_as_current_span("before"):
+        pass
+    assert impactsdk.flush()
+    with capture():
+        work()
+        if inside in ("configure", "enrich"):
+            impactsdk.configure(enrich=inside == "enrich", export="none", sources=[SimulatedSource(100.0)])
+            work()
+        if inside == "shutdown":
+            impactsdk.shutdown()
+    with provider.get_tracer("app").start_as_current_span("after"):
+        pass
+    assert impactsdk.flush()
+    spans = {span.name: span.attributes or {} for span in exporter.get_finished_spans()}
+    assert all("impact.energy.self" in spans[name] for name in ("before", "after"))
+    assert impactsdk.shutdown()
+    assert provider._active_span_processor._span_processors == before
+
+
 def test_a_meter_may_be_reset_inside_a_capture() -> None:
     with capture() as measurements:
         work()
         impactsdk.meter.default_meter().reset()
     assert [measurement.name for measurement in measurements.all] == ["work"]
+
+
+def test_a_listener_that_closes_inside_a_capture_leaves_the_totals_outside_it_alone() -> None:
+    meter = impactsdk.configure(export="none", sources=[SimulatedSource(1.0)])
+    with capture():
+        closed: list[bool] = []
+        meter.listeners.append(lambda _: closed.append(impactsdk.shutdown()))
+        work()
+        assert wait_until(lambda: bool(closed))
+    with measured("own"):
+        pass
+    for _ in range(2):
+        assert impactsdk.shutdown()
+        assert list(meter.totals().operations) == ["own"]

@@ -289,3 +289,20 @@ threading.Thread(target=serve).start()
     assert [span["name"] for span in spans_in(lines)] == ["request"] * 3
     resources = [plain(item["resource"]["attributes"]) for line in lines for item in line.get("resourceSpans", ())]
     assert {resource["service.name"] for resource in resources} == {"server"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
+def test_shutdown_raises_nothing_where_no_file_can_be_opened(tmp_path: Path) -> None:
+    output, errors = script(
+        SOURCE
+        + """
+import resource
+with measured("x"):
+    pass
+resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+print(impactsdk.shutdown())
+""",
+        tmp_path,
+    )
+    assert output == "True\n"
+    assert "impactsdk: this process used" in errors

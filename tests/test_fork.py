@@ -359,3 +359,95 @@ thread.join()
         IMPACTSDK_SOURCES="cpu_model",
     )
     assert output == "measured in the child\n"
+
+
+ENDING = (
+    SOURCE
+    + """
+import threading
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter, SpanExportResult
+parent, exporting = os.getpid(), threading.Event()
+
+class Slow(SpanExporter):
+    def export(self, spans):
+        print("parent" if os.getpid() == parent else "child", "exports", spans[0].name, flush=True)
+        exporting.set()
+        time.sleep(0.5)
+        return SpanExportResult.SUCCESS
+
+def shown():
+    data = reader.get_metrics_data()
+    return [m.name for r in (data.resource_metrics if data else ()) for s in r.scope_metrics for m in s.metrics
+            if m.name == "impact.operation.count"]
+
+reader = InMemoryMetricReader()
+provider = TracerProvider(shutdown_on_exit=False)
+provider.add_span_processor(SimpleSpanProcessor(Slow()))
+trace.set_tracer_provider(provider)
+metrics.set_meter_provider(MeterProvider([reader], shutdown_on_exit=False))
+meter = configure(export="otel", enrich=True, sources=[SimulatedSource(100.0)])
+with measured("ours"):
+    pass
+provider.get_tracer("app").start_span("theirs").end()
+"""
+)
+
+
+@pytest.mark.parametrize("what", ["shutdown()", "configure(export='none', sources=[SimulatedSource(50.0)], service_name='b')"])
+def test_a_fork_while_another_thread_closes_leaves_what_ends_to_the_parent(tmp_path: Path, what: str) -> None:
+    output, _ = script(
+        ENDING
+        + f"""
+thread = threading.Thread(target=lambda: impactsdk.{what})
+thread.start()
+exporting.wait()
+while meter.session is not None and not meter.session.off:
+    time.sleep(0.001)
+child = os.fork()
+if child == 0:
+    print("child shows", shown(), flush=True)
+    provider.force_flush()
+    with measured("child") as region:
+        time.sleep(0.02)
+    result = region.result()
+    print("child", meter.settings.service_name, result.energy_j is not None, flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+thread.join()
+provider.force_flush()
+""",
+        tmp_path,
+    )
+    lines = output.splitlines()
+    ending = "child None False" if what == "shutdown()" else "child b True"
+    assert [line for line in lines if line.startswith("child")] == ["child shows []", ending]
+    assert [line for line in lines if line.startswith("parent")] == ["parent exports ours", "parent exports theirs"]
+
+
+def test_in_a_fork_inside_a_capture_the_child_shows_nothing_of_what_runs_outside_it(tmp_path: Path) -> None:
+    output, _ = script(
+        ENDING
+        + """
+from impactsdk.testing import capture
+impactsdk.flush()
+with capture():
+    child = os.fork()
+    if child == 0:
+        print("child shows", shown(), flush=True)
+        provider.force_flush()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+print("parent shows", shown())
+""",
+        tmp_path,
+    )
+    assert output.splitlines() == [
+        "parent exports ours",
+        "parent exports theirs",
+        "child shows []",
+        "parent shows ['impact.operation.count']",
+    ]

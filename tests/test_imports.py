@@ -49,6 +49,7 @@ FLOORS = [
     ["devices", "wrap", "idle", "accounts", "foreign"],
     ["books"],
     ["session"],
+    ["endings"],
     ["sessions"],
     ["meter"],
     ["measured", "enriched"],

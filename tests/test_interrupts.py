@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
+import time
 import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 import impactsdk
-from impactsdk.testing import FakeClock
+from impactsdk import Meter, Settings
+from impactsdk.testing import FakeClock, SimulatedSource
 from tests.kit import Bench, bench, conserved
+
+posix = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there are no such signals here")
 
 
 class Interrupt(BaseException):
@@ -114,3 +125,120 @@ def test_while_it_waits_for_the_accelerators(monkeypatch: pytest.MonkeyPatch) ->
         totals = here.totals()
     assert totals.operations["step"].energy_j == pytest.approx(100.0)
     conserved(totals)
+
+
+# --- while something begins or ends -------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def handling(handler: Callable[[], object]) -> Iterator[Callable[[], None]]:
+    """What is given sends the main thread a signal, which has ``handler`` called there; then it waits a little for that."""
+
+    def send() -> None:
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGALRM)
+        time.sleep(0.3)
+
+    before = signal.signal(signal.SIGALRM, lambda *_: handler())
+    try:
+        yield send
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def interrupt() -> None:
+    raise Interrupt
+
+
+@posix
+def test_a_close_that_is_interrupted_goes_on_and_is_waited_for_when_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+    before = provider._active_span_processor._span_processors
+    settings = Settings.load({}, export="summary", enrich=True)
+    meter = Meter(settings, sources=[SimulatedSource(100.0)], tracer_provider=provider)
+    with handling(interrupt) as send:
+        with meter.measured("x"):
+            time.sleep(0.01)
+        meter.flush()
+        meter.listeners.append(lambda _: send())
+        with meter.measured("y"), pytest.raises(Interrupt):
+            meter.close()
+        assert meter.close()
+    assert sorted(meter.totals().operations) == ["x", "y"]
+    assert provider._active_span_processor._span_processors == before
+    assert capsys.readouterr().err.count("impactsdk: this process used") == 1
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("impactsdk")]
+
+
+@posix
+def test_after_a_configure_that_was_interrupted_what_follows_is_measured_as_it_says() -> None:
+    meter = impactsdk.configure(export="none", sources=[SimulatedSource(100.0)])
+    with handling(interrupt) as send:
+        with impactsdk.measured("x"):
+            pass
+        meter.flush()
+        meter.listeners.append(lambda measurement: send() if measurement.name == "y" else None)
+        with impactsdk.measured("y"), pytest.raises(Interrupt):
+            impactsdk.configure(export="none", sources=[SimulatedSource(100.0)], service_name="new")
+        with impactsdk.measured("z") as region:
+            time.sleep(0.01)
+        assert region.result().energy_j is not None
+    assert impactsdk.configure().settings.service_name == "new"
+    assert impactsdk.shutdown()
+
+
+@posix
+def test_a_handler_that_closes_while_the_totals_are_looked_at_does_not_wait_for_itself() -> None:
+    closed = []
+    meter = Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)])
+    with handling(lambda: closed.append(meter.close())):
+        with meter.measured("x"):
+            pass
+        session: Any = meter.session
+        snapshot = session.accounts.snapshot
+
+        def struck(*arguments: Any) -> Any:
+            session.accounts.snapshot = snapshot
+            with meter.measured("y"):
+                pass
+            signal.raise_signal(signal.SIGALRM)
+            return snapshot(*arguments)
+
+        session.accounts.snapshot = struck
+        meter.totals()
+        assert closed == [False], "it cannot end while the totals are looked at"
+        assert meter.close()
+    assert sorted(meter.totals().operations) == ["x", "y"]
+
+
+@posix
+@pytest.mark.parametrize("what", ["shutdown", "configure"])
+def test_what_a_handler_asks_for_while_the_first_region_begins_is_done(what: str) -> None:
+    class Struck(SimulatedSource):
+        def open(self, clock: Any) -> Any:
+            if not asked:
+                send()
+            return super().open(clock)
+
+    def handler() -> None:
+        asked.append(what)
+        if what == "shutdown":
+            impactsdk.shutdown()
+        else:
+            impactsdk.configure(export="none", sources=[source], service_name="new")
+
+    asked: list[str] = []
+    source = Struck(100.0)
+    meter = impactsdk.configure(export="none", sources=[source])
+    with handling(handler) as send:
+        with impactsdk.measured("x") as region:
+            time.sleep(0.01)
+        assert asked == [what]
+        session: Any = meter.session
+        assert session.off == (what == "shutdown")
+        assert (region.result().energy_j is None) == (what == "shutdown")
+        threads = [thread for thread in threading.enumerate() if thread.name.startswith("impactsdk")]
+        assert len(threads) == (what == "configure"), "of what was begun in vain nothing is left"
+        if what == "configure":
+            assert session.settings.service_name == "new"
+    assert impactsdk.shutdown()

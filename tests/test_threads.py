@@ -7,6 +7,7 @@ import contextvars
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -155,3 +156,30 @@ def test_configure_from_several_threads_leaves_one_session_and_loses_no_region_t
     assert threading.active_count() == before + 1, "the sampler of a session that nobody has any more"
     impactsdk.shutdown()
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("names", [True, False])
+def test_the_same_configure_from_another_thread_does_not_end_what_this_one_just_begins(names: bool) -> None:
+    opening = threading.Event()
+
+    class Slow(SimulatedSource):
+        def open(self, clock: Any) -> Any:
+            opening.set()
+            time.sleep(0.3)  # the other thread comes meanwhile
+            return super().open(clock)
+
+    source = Slow(100.0)
+    impactsdk.configure(export="none", sources=[source])
+
+    def other() -> None:
+        opening.wait()
+        impactsdk.configure(**({"export": "none", "sources": [source]} if names else {}))
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    with impactsdk.measured("job") as job:
+        begun = default_meter().session
+        thread.join()
+    assert default_meter().session is begun
+    assert job.result().quality != "partial"
+    assert impactsdk.shutdown()
