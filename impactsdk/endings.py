@@ -26,6 +26,9 @@ class Endings:
         self.totals = Totals({}, 0.0, 0.0, 0.0, {})
         """Those of the session that began to end last."""
 
+    def __bool__(self) -> bool:
+        return bool(self._told)
+
     def add(self, session: Session) -> None:
         """It is about to be closed."""
         self._told[session], self._last = False, session

@@ -6,12 +6,13 @@ import atexit
 import os
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-__all__ = ["SAMPLER", "Lasting", "asking_others", "at_exit", "beginning", "importing", "waited_for", "watch"]
+__all__ = ["SAMPLER", "Lasting", "asking_others", "at_exit", "beginning", "importing", "keep", "waited_for", "watch"]
 
 SAMPLER = "impactsdk-sampler"
 """The name of the threads that read the devices."""
@@ -22,15 +23,17 @@ _FORK_WAIT_S = 10.0
 class Lasting(Protocol):
     """What has to know: a meter."""
 
-    def close(self) -> bool:
-        """The process ends."""
+    def leave(self, waited_s: float, others: int) -> None:
+        """The process ends; it has waited so long already, and that many others are still to be waited for."""
 
     def forked(self) -> None:
         """This is the child of a fork."""
 
 
 _all: weakref.WeakSet[Lasting] = weakref.WeakSet()
+_kept: set[Lasting] = set()
 _exit_pid: int | None = None
+_leaving_since: float | None = None
 beginning = threading.RLock()
 """Held by whoever begins to measure, and by a fork. Look it up here each time: the child of a fork has another one."""
 _forking: set[int] = set()
@@ -43,9 +46,15 @@ def watch(meter: Lasting) -> None:
     _all.add(meter)
 
 
+def keep(meter: Lasting, *, wanted: bool) -> None:
+    """Let it last until it is closed, if that is wanted, though nobody else holds it any more."""
+    (_kept.add if wanted else _kept.discard)(meter)
+
+
 def at_exit() -> None:
     """Have all meters closed when this process ends; asked at first use, so that the application's providers close later."""
-    global _exit_pid
+    global _exit_pid, _leaving_since
+    _leaving_since = None  # whoever begins now has not been waited for
     if _exit_pid == os.getpid():
         return
     _exit_pid = os.getpid()
@@ -57,8 +66,17 @@ def at_exit() -> None:
 
 
 def _close_all() -> None:
-    for meter in list(_all):
-        meter.close()
+    """Each may take its part of what is left of the time that exit may take; what one leaves over is for the others."""
+    global _leaving_since
+    if _leaving_since is None:  # multiprocessing has this done first, and atexit once more
+        _leaving_since = time.monotonic()
+    busy = [meter for meter in _all if meter in _kept]
+    idle = _all.difference(busy)
+    while busy:
+        meter = busy.pop()
+        meter.leave(time.monotonic() - _leaving_since, len(busy))
+    for meter in list(idle):  # these measure nothing from now on, either
+        meter.leave(time.monotonic() - _leaving_since, 0)
 
 
 def waited_for() -> bool:
@@ -103,8 +121,8 @@ def _after_fork() -> None:
 
 
 def _forked() -> None:
-    global beginning, _known
-    beginning, _known = threading.RLock(), None
+    global beginning, _known, _leaving_since
+    beginning, _known, _leaving_since = threading.RLock(), None, None
     _forking.clear()
     for meter in list(_all):
         meter.forked()

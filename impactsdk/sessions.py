@@ -139,6 +139,7 @@ class Sessions:
                         self.session = session
                     elif runs(session):  # the handler of a signal has closed the meter meanwhile, or has set it up otherwise
                         self.endings.drop(session, settings.shutdown_timeout_s)
+                    self._keep()
             finally:
                 self._beginning = False
             return self.session
@@ -190,9 +191,7 @@ class Sessions:
         What the journal could not take since the last :meth:`flush`, as on a full disk, was not. Regions that are entered
         afterwards measure nothing.
         """
-        if timeout_s is None:
-            timeout_s = 5.0 if self._settings is None else self._settings.shutdown_timeout_s
-        wait_s = checked_timeout_s(timeout_s)
+        wait_s = self._limit_s if timeout_s is None else checked_timeout_s(timeout_s)
         # In a sampler's thread whoever closes may be waiting for us.
         if not self._turning.acquire(timeout=0.0 if lifecycle.waited_for() else min(wait_s, threading.TIMEOUT_MAX)):
             return False
@@ -200,6 +199,14 @@ class Sessions:
             return self._close(wait_s)
         finally:
             self._turning.release()
+
+    def leave(self, waited_s: float, others: int) -> None:
+        """Close, as the process ends: it has waited so long already, and must do so for that many others."""
+        self.close(max(0.0, self._limit_s - waited_s) / (1 + others))
+
+    @property
+    def _limit_s(self) -> float:
+        return 5.0 if self._settings is None else self._settings.shutdown_timeout_s
 
     def _close(self, wait_s: float) -> bool:
         deadline = time.monotonic() + wait_s
@@ -217,6 +224,11 @@ class Sessions:
             if self._detach is not None:
                 self._detach()
                 self._detach = None
+            self._keep()
+
+    def _keep(self) -> None:
+        """What is to be closed at exit must last until then, whoever lets go of it."""
+        lifecycle.keep(self, wanted=runs(self.session) or bool(self.endings))
 
     def reset(self) -> None:
         """Close and forget the settings: the environment is read again at the next region. For tests."""
@@ -294,6 +306,7 @@ class Sessions:
             finally:
                 vars(self).update(outside)
                 self._outside.remove(outside)
+                self._keep()
 
     def forked(self) -> None:
         """In the child of a fork: what runs belongs to the parent; the next region here starts anew."""
@@ -307,6 +320,7 @@ class Sessions:
         if self._turning_to is not None:  # another thread was about to, and is not here
             self._turn(*self._turning_to)
             self._turning_to = None
+        self._keep()
 
 
 def _loaded(names: Mapping[str, Any]) -> Settings:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 
+from impactsdk import Meter, Settings, lifecycle
 from tests.kit import journals, plain, script, spans_in
 
 SOURCE = """
@@ -289,6 +291,56 @@ threading.Thread(target=serve).start()
     assert [span["name"] for span in spans_in(lines)] == ["request"] * 3
     resources = [plain(item["resource"]["attributes"]) for line in lines for item in line.get("resourceSpans", ())]
     assert {resource["service.name"] for resource in resources} == {"server"}
+
+
+def test_a_meter_that_nobody_holds_any_more_is_closed_at_exit(tmp_path: Path) -> None:
+    _, errors = script(
+        """
+import gc
+from impactsdk import Meter, Settings
+from impactsdk.testing import SimulatedSource
+
+def job():
+    meter = Meter(Settings.load(export="journal,summary"), sources=[SimulatedSource(100.0)])
+    with meter.measured("x"):
+        pass
+    meter.flush()
+
+job()
+gc.collect()
+""",
+        tmp_path,
+    )
+    [lines] = journals(tmp_path)
+    assert [span["name"] for span in spans_in(lines)] == ["x"]
+    assert errors.count("impactsdk: this process used") == 1
+
+
+def test_all_meters_together_may_take_as_long_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s = 100.0
+
+    class Hanging:
+        def __init__(self) -> None:
+            self.meter = Meter(Settings.load({}, shutdown_timeout_s=3.0))
+            self.meter.close = self.close  # type: ignore[method-assign]
+
+        def close(self, timeout_s: float | None = None) -> bool:
+            nonlocal now_s
+            assert timeout_s is not None
+            waits_s.append(timeout_s)
+            now_s += timeout_s
+            return False
+
+    waits_s: list[float] = []
+    meters = [Hanging().meter for _ in range(3)]
+    monkeypatch.setattr(lifecycle, "_all", set(meters))
+    monkeypatch.setattr(lifecycle, "_kept", set(meters))
+    monkeypatch.setattr(lifecycle, "_leaving_since", None)
+    monkeypatch.setattr(lifecycle, "time", types.SimpleNamespace(monotonic=lambda: now_s))
+    lifecycle._close_all()
+    assert waits_s == pytest.approx([1.0, 1.0, 1.0])
+    lifecycle._close_all()
+    assert waits_s[3:] == pytest.approx([0.0, 0.0, 0.0]), "multiprocessing asks, and atexit once more"
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")
