@@ -62,7 +62,7 @@ class Endings:
         if session is self._last:
             self.totals = account.totals
         # Closed by a listener, or by the handler of a signal, it may have more to tell once that has returned.
-        if (closed or time.monotonic() >= deadline) and not self._told.get(session, True):
+        if (session.over or time.monotonic() >= deadline) and not self._told.get(session, True):
             self._told[session] = True
             if session.summary_wanted:
                 try:
@@ -71,7 +71,7 @@ class Endings:
                     say(summarise(account, session.journal_path, lacks=session.journal_lacks))
                 except Exception as error:  # noqa: BLE001 - a few lines for a person must not cost anybody the end of a program
                     warn(f"the summary could not be written: {error!r}")
-        if closed:
+        if session.over:
             self._told.pop(session, None)
         return closed
 

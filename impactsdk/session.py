@@ -284,6 +284,11 @@ class Session(Recorder):
         return ended and (journal is None or journal.kept())
 
     @property
+    def over(self) -> bool:
+        """Whether there is nothing more to wait for."""
+        return self.dead or self._sampler.ended.is_set()
+
+    @property
     def late(self) -> list[str]:
         """The providers that the application has set only after it was decided where results go."""
         return came_late(self.settings, self._outputs.used)
