@@ -25,6 +25,8 @@ def _nothing(*_args: object, **_kwargs: object) -> Any:
 # Keras 3 calls hooks of batches in another thread unless somebody overrides them; this is how it marks one that nobody did.
 _nothing._is_default = True  # type: ignore[attr-defined]
 
+_BATCH_HOOKS = ("on_batch_begin", "on_batch_end", "on_train_batch_begin", "on_train_batch_end")
+
 
 class ImpactCallback(Closing):
     """Joules on a span of ``fit`` and of each epoch, of ``evaluate`` and of ``predict``; steps go into the totals only.
@@ -33,8 +35,9 @@ class ImpactCallback(Closing):
     by what it does and not by its class, as both may be loaded at once.
 
     The samples of an epoch are read from the mean of the loss, which counts them; where a model has a ``train_step`` of its
-    own they are known only with ``batch_size``. A step lasts from its begin to the next one's: a hook at its end would make
-    Keras 3 wait for the device after each step.
+    own they are known only with ``batch_size``. The callback is called before the others, so that what those evaluate, reset
+    or train in between is not taken for samples of the epoch. A step lasts from its begin to the next one's: a hook at its end
+    would make Keras 3 wait for the device after each step.
 
     Another callback may hand the same object to ``evaluate`` or ``predict`` while ``fit`` runs with it: their spans are then
     inside that of ``fit``.
@@ -70,6 +73,11 @@ class ImpactCallback(Closing):
         self._counted, self._step_at = 0.0, 0
         self._unseen: float | None = 0.0
         """The samples of this epoch that the metrics no longer show, less those of others that they do."""
+        self._sound = True
+        """Whether they were known before the evaluation that runs."""
+        self._shown: float | None = None
+        """What the metrics counted when last looked at, before the other callbacks had their turn; ``None``: not looked at."""
+        self._watching = False
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):
@@ -118,11 +126,13 @@ class ImpactCallback(Closing):
         for kind in ("epoch", "evaluate", "predict"):  # that raised, inside of a callback that went on
             self._running.leave(kind)
         self._running.enter("epoch", f"{self.name}.epoch", unit=self.unit, attributes={"epoch": epoch + 1})
-        self._trained, self._counted, self._unseen = None, 0.0, 0.0
+        self._trained, self._counted, self._unseen, self._sound = None, 0.0, 0.0, True
+        self._shown = 0.0  # Keras has just reset them
 
     @harmless
     def on_train_batch_begin(self, batch: int, logs: object = None) -> None:
         """The step before this one ends here, and this one begins."""
+        self._catch_up()
         size = self._batch_size()
         if size is not None and "step" in self._running and batch > self._step_at:
             samples = size * (batch - self._step_at)  # several if Keras takes several steps at once
@@ -133,6 +143,16 @@ class ImpactCallback(Closing):
         self._step_at = batch
 
     @harmless
+    def on_train_batch_end(self, batch: int, logs: object = None) -> None:
+        """Before the callbacks that may change them: note what the metrics count."""
+        if self._watching:
+            before, self._shown = self._shown, self._seen("train_step", self._of_fit[0])
+            if before is not None and self._shown is not None and self._shown < before:
+                self._unseen = None  # somebody reset them after this step's begin: how many were lost is not known
+
+    on_train_batch_end._is_default = True  # type: ignore[attr-defined]  # of itself it is no reason to wait for the device
+
+    @harmless
     def on_test_begin(self, logs: object = None) -> None:
         """Open the span of an evaluation; inside ``fit`` it belongs to the epoch, or to what comes between two."""
         if not self.inside_fit(owner_of(self)):
@@ -140,7 +160,7 @@ class ImpactCallback(Closing):
             return
         if "epoch" in self._running:
             self._end_steps()  # now: Keras is about to reset what counts the samples
-            self._unseen = None
+            self._sound, self._unseen = self._unseen is not None, None
         self._running.enter("evaluate", f"{self.name}.evaluate", unit=self.unit)
 
     @harmless
@@ -152,7 +172,9 @@ class ImpactCallback(Closing):
         finally:
             self._running.leave("evaluate")
             self._back_to_fit()
-        self._unseen = (self._trained or 0.0) - (self._seen("train_step", self.model) or 0.0)
+        self._shown = self._seen("train_step", self.model)
+        if self._sound:
+            self._unseen = (self._trained or 0.0) - (self._shown or 0.0)
 
     @harmless
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
@@ -215,15 +237,29 @@ class ImpactCallback(Closing):
             self._owner = weakref.ref(owner)
             # Keras makes its list of callbacks for one call: when that has ended, by an exception too, nobody has it any more.
             weakref.finalize(owner, self._running.leave_all).atexit = False
-            if self.log:
-                put_first(owner, self)
+            put_first(owner, self)
+            others = [item for item in owner.callbacks if not isinstance(item, ImpactCallback)]
+            # Where somebody has such a hook, Keras waits for the device anyway; in another thread it is too late to look.
+            self._watching = not getattr(owner, "_async_train", False) and any(map(_has_batch_hooks, others))
+
+    def _catch_up(self) -> None:
+        """The other callbacks have had their turn: what the metrics count more or less since is none of the epoch's samples."""
+        shown, self._shown = self._shown, None
+        now = None if shown is None else self._seen("train_step", self._of_fit[0])
+        if shown is not None and now is not None and self._unseen is not None:
+            self._unseen += shown - now
+        if self._watching:
+            self._shown = now
 
     def _end_steps(self) -> None:
+        self._catch_up()
         seen = self._seen("train_step", self._of_fit[0])
         if self._unseen is None:  # an evaluation was broken off: what the metrics show now is partly its own
             self._trained = None
         elif seen is not None:
-            self._trained = self._unseen + seen
+            self._trained = (self._unseen + seen) or None
+        if self._trained is not None and self._trained < self._counted:  # somebody has reset them, unseen by us
+            self._trained = None
         if self._trained is None:
             self._trained = self._all_given()
         if "step" in self._running and self._trained is not None and self._batch_size() is not None:
@@ -244,13 +280,23 @@ class ImpactCallback(Closing):
 
     def _seen(self, step: str, model: Any) -> float | None:
         """The samples since the metrics were reset: the weight of the loss's mean, if it is Keras itself that adds to it."""
-        method = getattr(type(model), step, None)
-        if getattr(method, "__module__", "").partition(".")[0] not in ("keras", "tf_keras"):
+        if not _of_keras(getattr(type(model), step, None)):
             return None
+        getattr(model, "jax_state_sync", _nothing)()  # with jax they are elsewhere while it trains
         for metric in getattr(model, "metrics", ()):
             if getattr(metric, "name", None) == "loss" and getattr(metric, "count", None) is not None:
-                return float(metric.count) or None
+                return float(metric.count)
         return None
+
+
+def _of_keras(function: object) -> bool:
+    return (getattr(function, "__module__", None) or "").partition(".")[0] in ("keras", "tf_keras")
+
+
+def _has_batch_hooks(callback: object) -> bool:
+    """Whether a callback that is not Keras' own does something between two steps."""
+    hooks = (getattr(callback, name, None) for name in _BATCH_HOOKS)
+    return any(hook is not None and not _of_keras(hook) for hook in hooks)
 
 
 def _again(cls: type[ImpactCallback], name: str, unit: str, log: bool, batch_size: int | None) -> ImpactCallback:

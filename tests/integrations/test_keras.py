@@ -240,6 +240,67 @@ def test_an_evaluation_that_raises_inside_of_fit_leaves_the_samples_unknown(mode
         conserved(measurements.meter.totals())
 
 
+class Disturbs:
+    """Somebody else's callback that changes what the metrics count, and knows nothing of ours."""
+
+    def __init__(self, hook: str, how: str) -> None:
+        self.hook, self.how = hook, how
+        self.model: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return self.disturb if name == self.hook else lambda *_: None
+
+    def set_model(self, model: Any) -> None:
+        self.model = model
+
+    def disturb(self, at: int, _: object) -> None:
+        if self.how == "evaluates":
+            self.model.evaluate(rows(500 if at else 5))
+        elif self.how == "resets":
+            self.model.metrics[0].count = 0.0
+        else:
+            self.model.train_step(rows(3))
+
+
+@pytest.mark.parametrize("how", ["evaluates", "resets", "trains more"])
+@pytest.mark.parametrize("hook", ["on_epoch_begin", "on_train_batch_end", "on_epoch_end"])
+@pytest.mark.parametrize("batch_size", [16, None])
+def test_what_other_callbacks_evaluate_or_reset_meanwhile_is_not_in_the_units(
+    model: Any, how: str, hook: str, batch_size: int | None
+) -> None:
+    with capture() as measurements:
+        ours = ImpactCallback(log=False, batch_size=batch_size)
+        history = model.fit(rows(100), epochs=2, batch_size=16, validation_data=rows(10), callbacks=[Disturbs(hook, how), ours])
+        assert set(history) == {"loss"}
+        assert [each.units for each in measurements.named("keras.epoch")] == [100, 100]
+        assert [each.units for each in measurements.named("keras.fit")] == [200]
+        assert measurements.meter.totals().operations["keras.step"].units == (200 if batch_size else None)
+
+
+def test_a_count_that_somebody_has_reset_out_of_our_sight_is_unknown(model: Any) -> None:
+    class Resets(type(model)):  # type: ignore[misc]
+        def train_step(self, data: object) -> None:
+            super().train_step(data)
+            if len(data) < 16:  # type: ignore[arg-type]
+                self.metrics[0].count = 5.0
+
+    Resets.train_step.__module__ = "tf_keras"
+    with capture() as measurements:
+        Resets().fit(rows(100), batch_size=16, callbacks=[ImpactCallback(batch_size=16)])
+        assert [each.units for each in measurements.named("keras.epoch")] == [None]
+
+
+def test_a_count_that_somebody_resets_after_a_step_has_begun_is_unknown(model: Any) -> None:
+    with capture() as measurements:
+        others = [Disturbs("on_train_batch_begin", "resets"), Evaluates(ours := ImpactCallback(), "on_train_batch_end")]
+        model.fit(rows(100), batch_size=16, validation_data=rows(10), callbacks=[*others, ours])
+        assert [each.units for each in measurements.named("keras.epoch")] == [None]
+
+
+def test_keras_is_not_asked_to_wait_for_the_device_after_each_step() -> None:
+    assert ImpactCallback().on_train_batch_end._is_default  # type: ignore[attr-defined]
+
+
 def test_what_fails_in_ours_is_told_once_of_each_kind(caplog: pytest.LogCaptureFixture) -> None:
     @harmless
     def hook(error: Exception) -> None:

@@ -20,6 +20,8 @@ class CallbackList:
 
     def __getattr__(self, name):
         """Call a hook of all of them."""
+        if not name.startswith("on_"):
+            raise AttributeError(name)
 
         def call(*arguments):
             for callback in self.callbacks:
