@@ -17,8 +17,8 @@ _HELPERS = "sklearn.preprocessing"
 """Scalers and label encoders: they cost little, and every metric of scikit-learn fits one for itself."""
 
 _inside: ContextVar[bool] = ContextVar("impactsdk_sklearn", default=False)
-_lock = threading.Lock()
-_running = 0
+_callers: dict[Any, frozenset[Any]] = {}
+"""The threads in a call that is measured, each with those that there were when it began."""
 
 
 def instrument(patches: Patches, module: types.ModuleType) -> None:
@@ -40,20 +40,17 @@ def instrument(patches: Patches, module: types.ModuleType) -> None:
 
 def _begins(method: str) -> Any:
     def begin(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        global _running
-        if _inside.get() or (_running and _is_worker()):
+        thread = threading.current_thread()
+        if _inside.get() or (_callers and _works_for_a_call(thread)):
             return None
         data = args[1] if len(args) > 1 else kwargs.get("X")
         call = region_of(f"sklearn.{type(args[0]).__name__}.{method}", args, kwargs, unit="sample", count=lambda _: _rows(data))
         token = _inside.set(True)
-        with _lock:
-            _running += 1
+        _callers[thread] = frozenset(threading.enumerate())
         finish = call.finish
 
         def finished(result: Any, error: BaseException | None) -> None:
-            global _running
-            with _lock:
-                _running -= 1
+            _callers.pop(thread, None)
             _inside.reset(token)
             finish(result, error)
 
@@ -62,10 +59,18 @@ def _begins(method: str) -> Any:
     return begin
 
 
-def _is_worker() -> bool:
-    """Whether this is a thread of a pool that joblib works with: what it does belongs to the call that waits for it."""
+def _works_for_a_call(thread: Any) -> bool:
+    """Whether this is a thread of a pool that joblib made during a call: what it does belongs to the call that waits for it.
+
+    A pool of the user's own, whose threads fit one estimator each, was made outside of any call.
+    """
     dummy = sys.modules.get("multiprocessing.dummy")
-    return dummy is not None and isinstance(threading.current_thread(), dummy.DummyProcess)
+    while dummy is not None and isinstance(thread, dummy.DummyProcess):
+        maker = getattr(thread, "_parent", None)
+        if maker in _callers and thread not in _callers[maker]:
+            return True
+        thread = maker
+    return False
 
 
 def _rows(data: Any) -> int | None:

@@ -324,6 +324,32 @@ def test_of_estimators_only_the_outermost_call_has_a_span(tmp_path: Path) -> Non
     assert found == ["[('sklearn.Regression.fit', 5.0), ('sklearn.Regression.predict', 4.0), ('sklearn.Search.fit', 3.0)]"]
 
 
+@pytest.mark.parametrize("meanwhile", [True, False])
+def test_fits_in_a_pool_of_the_users_own_have_spans_each(meanwhile: bool, tmp_path: Path) -> None:
+    found = run(
+        f"""
+        instrumentor._instrument()
+        from multiprocessing.pool import ThreadPool
+        from threading import Barrier
+        from sklearn.linear_model import Search
+        both, meanwhile = Barrier(2 + {meanwhile}), {meanwhile}
+        class Both:
+            def wait(self, seconds): both.wait(seconds)
+        with capture() as got, ThreadPool(2) as pool:
+            with impactsdk.measured("step", span=False):  # what is begun is begun by now
+                pass
+            asked = pool.map_async(lambda count: Search(Both()).fit(rows(count)), (3, 5), chunksize=1)
+            if meanwhile:
+                Search(Both()).fit(rows(7))
+            asked.get(20)
+            print(sorted(told(got)))
+        """,
+        tmp_path,
+    )
+    told = [("sklearn.Search.fit", float(count)) for count in ((3, 5, 7) if meanwhile else (3, 5))]
+    assert found == [str(told)]
+
+
 def test_a_method_that_only_some_estimators_have_is_measured_and_stays_theirs_alone(tmp_path: Path) -> None:
     found = run(
         """

@@ -14,11 +14,16 @@ class Regression(ClassifierMixin, BaseEstimator):
 
 
 class Search(BaseEstimator):
-    """Fits others, in this thread and in those of a pool."""
+    """Fits others, in this thread and in those of a pool; waits for ``begun`` in between."""
+
+    def __init__(self, begun=None):
+        self.begun = begun
 
     def fit(self, X, y=None):  # noqa: N803 - as in scikit-learn
         """Train."""
         Regression().fit(X)
+        if self.begun is not None:
+            self.begun.wait(10)
         with ThreadPool(2) as pool:
             pool.map(lambda _: Regression().fit(X), range(4))
         return self
