@@ -92,9 +92,11 @@ class ImpactCallback(Closing):
         done = state.epoch or 0.0
         self._running.leave("epoch")
         self._running.enter("epoch", f"{self.name}.epoch", unit=self.unit, attributes={"epoch": math.floor(done + 1e-6) + 1})
-        total = _samples_in(kwargs.get("train_dataloader"))
-        # A training that is resumed skips what it has seen of this epoch.
-        self._seen = round(max(0.0, done % 1.0) * total) if total and done % 1.0 < 1 - 1e-6 else 0
+        batches = _length(kwargs.get("train_dataloader"))
+        self._seen = 0
+        if batches and not getattr(args, "ignore_data_skip", False):
+            # A training that is resumed skips the batches that it has seen of this epoch.
+            self._seen = round(done * batches) % batches * _batch_size(args, state)
 
     @harmless
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -156,7 +158,7 @@ class ImpactCallback(Closing):
             if not units:
                 return
         else:
-            size = getattr(state, "train_batch_size", None) or args.train_batch_size
+            size = _batch_size(args, state)
             total = _samples_in(loader) if args.world_size == 1 else None
             units = size if total is None else max(0, min(size, total - self._seen))
             self._seen += size
@@ -196,10 +198,19 @@ def _settled(region: Region) -> Measurement | None:
     return running.result(region)
 
 
+def _batch_size(args: Any, state: Any) -> int:
+    size: int = getattr(state, "train_batch_size", None) or args.train_batch_size
+    return size
+
+
 def _samples_in(loader: Any) -> int | None:
     """How many samples a data loader has in one turn; ``None`` for a stream."""
+    return _length(getattr(loader, "dataset", None))
+
+
+def _length(sized: Any) -> int | None:
     try:
-        return len(loader.dataset)
+        return len(sized)
     except (TypeError, AttributeError, NotImplementedError):
         return None
 
@@ -234,7 +245,9 @@ def _train(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
 def _evaluate(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
     trainer = args[0]
     dataset = kwargs.get("eval_dataset", args[1] if len(args) > 1 else None)
-    return region_of("trainer.evaluate", args, kwargs, unit="sample", count=_counter(trainer, dataset or trainer.eval_dataset))
+    if dataset is None:
+        dataset = trainer.eval_dataset
+    return region_of("trainer.evaluate", args, kwargs, unit="sample", count=_counter(trainer, dataset))
 
 
 def _predict(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:

@@ -235,12 +235,14 @@ def test_the_trainer_of_transformers(tmp_path: Path) -> None:
             trainer = transformers.trainer.Trainer(rows(50), rows(9))
             print(trainer.train(), trainer.predict(rows(3)), trainer.callback_handler.callbacks)
             trainer.evaluate({"a": rows(3)})
+            trainer.evaluate(rows(0))
             print(told(got))
         """,
         tmp_path,
     )
     epoch = [("trainer.epoch", 50.0), ("trainer.evaluate", 9.0)]
     told = [*epoch, *epoch, ("trainer.train", 100.0), ("trainer.predict", 3.0), ("trainer.evaluate", None)]
+    told.append(("trainer.evaluate", 0.0))
     assert found == ["trained [0, 1, 2] []", str(told)]
 
 

@@ -42,6 +42,17 @@ def test_accumulated_batches_count(trainer: Any) -> None:
         assert measurements.meter.totals().operations["trainer.step"].count == 8
 
 
+@pytest.mark.parametrize(
+    ("done", "ignores", "units"), [(4, True, 50), (6, False, 2), (3, False, 26), (7, False, 50), (13, False, 2)]
+)
+def test_a_resumed_epoch_counts_what_is_left_of_it(trainer: Any, done: int, ignores: bool, units: int) -> None:
+    with capture() as measurements:
+        run = trainer(range(50), callbacks=[ImpactCallback()])
+        run.args.ignore_data_skip = ignores
+        run.train(resume_from_checkpoint=done)
+        assert measurements.named("trainer.epoch")[0].units == units
+
+
 def test_tokens_are_counted_if_the_trainer_counts_them(trainer: Any) -> None:
     with capture() as measurements:
         trainer(range(50), callbacks=[ImpactCallback(unit="token")], tokens=96).train()

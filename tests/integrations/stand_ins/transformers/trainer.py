@@ -13,6 +13,14 @@ class _Handler:
             getattr(callback, event)(args, state, None, **kwargs)
 
 
+class _Loader:
+    def __init__(self, dataset, size):
+        self.dataset, self.size = dataset, size
+
+    def __len__(self):
+        return -(-len(self.dataset) // self.size)
+
+
 class Trainer:
     """Every sixth log is a training loss."""
 
@@ -23,7 +31,7 @@ class Trainer:
         self.fails_at = None
 
     def _call(self, event, **kwargs):
-        loader = types.SimpleNamespace(dataset=self.train_dataset)
+        loader = _Loader(self.train_dataset, self.args.train_batch_size)
         self.callback_handler.call_event(event, self.args, self.state, train_dataloader=loader, **kwargs)
 
     def log(self, logs):
@@ -31,14 +39,19 @@ class Trainer:
         self._call("on_log", logs=logs)
 
     def train(self, resume_from_checkpoint=None, **kwargs):
-        """Train."""
+        """Train, or go on after so many batches."""
         self.state = types.SimpleNamespace(epoch=0.0, global_step=0, num_input_tokens_seen=0, log_history=[])
         rows, size = len(self.train_dataset), self.args.train_batch_size
         batches = -(-rows // size)
+        begun, skipped = divmod(resume_from_checkpoint or 0, batches)
+        self.state.epoch, self.state.global_step = begun + skipped / batches, resume_from_checkpoint or 0
+        if getattr(self.args, "ignore_data_skip", False):
+            skipped = 0
         self._call("on_train_begin")
-        for epoch in range(self.args.epochs):
+        for epoch in range(begun, self.args.epochs):
             self._call("on_epoch_begin")
-            for batch in range(batches):
+            first, skipped = skipped, 0
+            for batch in range(first, batches):
                 if batch % self.args.accumulate == 0:
                     self._call("on_step_begin")
                 if self.state.global_step == self.fails_at:
