@@ -87,5 +87,8 @@ class Spec:
         self.host, self.name, self.unit, self.count = host, name, unit, count
         self.attributes, self.span, self.sync = attributes, span, sync
 
+    def __deepcopy__(self, memo: object) -> Spec:
+        return self  # nothing in it changes, and its host is no part of what is copied
+
     def __reduce__(self) -> tuple[Any, ...]:
         return Spec, (self.host, self.name, self.unit, self.count, self.attributes, self.span, self.sync)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from impactsdk import setting_values as parse
@@ -61,6 +60,24 @@ _PARSERS: dict[str, Callable[[Any], Any]] = {
     "shutdown_timeout_s": parse.positive_seconds,
     "disabled": parse.flag,
 }
+
+
+class _Environment(Mapping[str, str]):
+    """The variables as they were; can be copied and pickled, as Python's own read-only mapping cannot."""
+
+    __slots__ = ("_variables",)
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._variables = dict(variables or {})
+
+    def __getitem__(self, name: str) -> str:
+        return self._variables[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._variables)
+
+    def __len__(self) -> int:
+        return len(self._variables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +141,7 @@ class Settings:
     enrich: bool = False
     shutdown_timeout_s: float = 5.0
     disabled: bool = False
-    environ: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    environ: Mapping[str, str] = field(default_factory=_Environment, repr=False)
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, /, **arguments: Any) -> Settings:
@@ -135,11 +152,11 @@ class Settings:
         Raises:
             ConfigurationError: A name is not known, or a value is not usable; the message says where it came from.
         """
-        variables = dict(os.environ if environ is None else environ)
+        variables = _Environment(os.environ if environ is None else environ)
         for name in arguments:
             if name not in _PARSERS:
                 raise ConfigurationError(f"{name}: there is no such setting; the settings are {', '.join(_PARSERS)}")
-        values: dict[str, Any] = {"environ": MappingProxyType(variables)}
+        values: dict[str, Any] = {"environ": variables}
         for name, meaning in _PARSERS.items():
             given = arguments.get(name)
             variable = ENV_PREFIX + name.upper()

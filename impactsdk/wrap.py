@@ -88,10 +88,14 @@ def _plain_value(value: Any) -> str | bool | int | float:
 class Measured(Region):
     """A region to be: enter it as a block (``with``, ``async with``) or put it before a function as a decorator.
 
-    Made by :func:`impactsdk.measured` and :meth:`impactsdk.Meter.measured`; their arguments are explained there.
+    Made by :func:`impactsdk.measured` and :meth:`impactsdk.Meter.measured`; their arguments are explained there. A copy, also
+    by pickle, measures the same and has not been entered, whatever this one has.
     """
 
     __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return block, (self.spec,)
 
     async def __aenter__(self) -> Region:
         return self.__enter__()

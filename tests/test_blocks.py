@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextvars
+import copy
 import functools
+import pickle
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,8 +15,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+import impactsdk
 from impactsdk import EnergySpanProcessor, Meter, RegionError, Settings
-from impactsdk.testing import FakeClock, SimulatedSource
+from impactsdk.testing import FakeClock, SimulatedSource, capture
+from impactsdk.wrap import Measured
 from tests.kit import bench, conserved
 
 
@@ -35,6 +39,42 @@ def test_a_block_that_is_used_again_answers_for_the_last_time(span: bool) -> Non
         totals = here.totals()
     assert totals.operations["step"].units == 9.0
     conserved(totals)
+
+
+class Model:
+    """Something of the user's that keeps a block."""
+
+    def __init__(self, step: Measured) -> None:
+        self.step = step
+
+
+@pytest.mark.parametrize("sync", [True, False])
+@pytest.mark.parametrize("span", [True, False])
+def test_what_keeps_a_block_that_was_used_can_be_copied_and_pickled(span: bool, sync: bool) -> None:
+    with capture() as measurements:
+        model = Model(impactsdk.measured("step", span=span, sync=sync, attributes={"a": 1}))
+        for _ in range(2):
+            with model.step:
+                for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model)), Model(copy.copy(model.step))):
+                    with pytest.raises(RegionError, match="never entered"):
+                        twin.step.result()
+                    with twin.step:
+                        pass
+        totals = measurements.meter.totals() if measurements.meter.flush() else None
+        assert totals is not None
+        assert totals.operations["step"].count == 2 + 2 * 3
+        assert model.step.result().name == "step"
+        conserved(totals)
+
+
+def test_a_copy_of_another_meters_block_is_that_meters_too() -> None:
+    with bench() as here:
+        model = Model(here.measured("step", span=False))
+        with model.step, copy.deepcopy(model).step:
+            pass
+        assert here.totals().operations["step"].count == 2
+        with pytest.raises(TypeError, match="default meter"):
+            pickle.dumps(model)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="until 3.11 threads switch between any two instructions")

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import math
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +137,14 @@ def test_a_source_that_cannot_show_itself_can_be_used() -> None:
 def test_a_home_directory_is_understood(patch: pytest.MonkeyPatch) -> None:
     patch.setenv("HOME", "/home/somebody")
     assert Settings.load({}, directory="~/runs").directory == Path("/home/somebody/runs")
+
+
+def test_settings_can_be_copied_and_handed_to_another_process() -> None:
+    settings = Settings.load({"IMPACTSDK_PUE": "1.2", "CUDA_VISIBLE_DEVICES": "1"}, export="none")
+    for twin in (pickle.loads(pickle.dumps(settings)), copy.deepcopy(settings), Settings(**dataclasses.asdict(settings))):
+        assert twin == settings
+        assert twin.same_as(settings)
+        assert dict(twin.environ) == {"IMPACTSDK_PUE": "1.2", "CUDA_VISIBLE_DEVICES": "1"}
 
 
 def test_settings_are_frozen_and_do_not_show_the_environment() -> None:
