@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 
-from impactsdk import DegradedWarning, Meter, Settings
+from impactsdk import Channel, DegradedWarning, Meter, Settings
+from impactsdk.protocols import Clock
 from impactsdk.testing import FakeClock, SimulatedSource
 
 
@@ -20,6 +23,18 @@ def test_a_second_source_with_the_same_channel_is_left_out_and_said() -> None:
         assert meter.flush()
         assert meter.totals().channels == pytest.approx({"gpu:0": 200.0})
     assert second.closed
+
+
+def test_a_source_with_one_channel_twice_is_left_out_and_said() -> None:
+    class Twice(SimulatedSource):
+        def open(self, clock: Clock) -> Sequence[Channel]:
+            return [*super().open(clock), *super().open(clock)]
+
+    clock = FakeClock()
+    with Meter(Settings.load({}, export="none"), sources=[Twice(100.0, id="gpu:0")], clock=clock) as meter:
+        with pytest.warns(DegradedWarning, match="two channels have the id 'gpu:0'"), meter.measured("x") as region:
+            clock.advance(1.0)
+        assert region.result().energy_j is None
 
 
 def test_with_a_clock_of_its_own_a_process_has_its_boards_to_itself() -> None:

@@ -57,6 +57,11 @@ class Curve:
         self._failing = self._stood_still = False
         self._doubt = Doubt(channel)
 
+    @property
+    def answered_ns(self) -> int:
+        """Just after the last reading that was accepted."""
+        return self._answered_ns
+
     # --- what comes in --------------------------------------------------------------------------------------------
 
     def add(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import GeneratorType
 
 from impactsdk.energy.curve import SILENCE_NS, Curve
-from impactsdk.energy.knot import Knot
+from impactsdk.energy.knot import NEVER_NS, Knot
 from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableError
 from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock, EnergySource
@@ -20,6 +20,8 @@ _QUIET_NS = 400_000_000
 _PAIRED = 2
 """So many counters are read just before and just after their ticks; more, each with a phase of its own, evenly."""
 _SECOND_NS = 1_000_000_000
+_LASTING_S = 30.0
+"""What does not answer for so long is said, though an earlier failure that passed was said."""
 _Warn = Callable[[str, str], None]
 _Shown = list[tuple[Curve, Reading, int, int]]
 """Readings of one round, each with its curve and the instants just before and just after it."""
@@ -55,6 +57,8 @@ class Probe:
         self._curves: tuple[Curve, ...] = ()
         self._kept: list[tuple[_Shown, object]] = []
         self._failures = 0
+        self._told: dict[str, int] = {}
+        """When each channel that was warned of had last answered before."""
         self._sparing = 1
         self._opened = False
         self._looks_ns = (0, 0, 0, 0)  # the last readings but this
@@ -71,6 +75,8 @@ class Probe:
                 if not isinstance(channel, Channel):
                     raise TypeError(f"open() must return impactsdk.model.Channel objects, not {type(channel).__name__}")
                 channel.check()
+                if channel.id in self.curves:
+                    raise ValueError(f"two channels have the id {channel.id!r}; give each device an id of its own")
                 self.curves[channel.id] = Curve(channel)
                 self.curves[channel.id].silence_ns = max(SILENCE_NS, 3 * self._interval_ns)
         except SourceUnavailableError:
@@ -134,14 +140,16 @@ class Probe:
             self.catch_up(took)
             for each in self._curves:
                 each.at_once = asked
-            problem = self._use(shown, None, took) or problem
+            self._use(shown, None, took)
         for curve in silent.values():
             curve.add(None, done_ns, done_ns)
-            problem = problem or f"{curve.channel.id} did not answer"
+            if not problem:
+                self._report("did not answer", (curve,), curve.channel.id)
         self.samples += 1
         self.took_ns = done_ns - begun_ns
-        self._failures = self._failures + 1 if problem and len(silent) == len(self.curves) else 0
-        self._report(problem)
+        self._failures = self._failures + 1 if (problem or silent) and len(silent) == len(self.curves) else 0
+        if problem:
+            self._report(problem, silent.values())
         self.due_ns = self._due_ns(done_ns, quiet=quiet)
         if self.dead:
             self.close()
@@ -157,13 +165,12 @@ class Probe:
         for curve in self._curves:
             curve.at_once = False
         for shown, clocks in kept:
-            self._report(self._use(shown, clocks, took))
+            self._use(shown, clocks, took)
         if self.hung:
             self._leave_gap()
 
-    def _use(self, shown: _Shown, clocks: object, took: Took) -> str:
-        """Take readings into the curves; return what is wrong with them."""
-        problem = ""
+    def _use(self, shown: _Shown, clocks: object, took: Took) -> None:
+        """Take readings into the curves; say what is wrong with them."""
         for curve, reading, before_ns, after_ns in shown:
             lost = curve.lost_readings
             try:
@@ -171,18 +178,24 @@ class Probe:
                 knot = curve.add(_number(reading.energy_j), before_ns, after_ns, low_j, high_j)
                 took(curve, knot, clocks)
             except Exception as error:  # noqa: BLE001 - a mistake of ours must not end the thread
-                problem = problem or _said(error)
+                self._report(_said(error), (curve,))
             if curve.lost_readings > lost:
-                problem = problem or reading.error or f"{curve.channel.id} showed {reading.energy_j!r}, which cannot be true"
+                why = reading.error or f"showed {reading.energy_j!r}, which cannot be true"
+                self._report(why, (curve,), curve.channel.id)
         for curve in self._curves:
             if math.isinf(curve.max_power_w) and curve.channel.max_power_w not in (None, math.inf):
                 limit_w = curve.channel.max_power_w
                 self._warn(f"limit:{curve.channel.id}", f"{curve.channel.id} drew more than the {limit_w:g} W it was said to")
-        return problem
 
-    def _report(self, problem: str) -> None:
-        if problem:
-            self._warn(f"read:{self.name}", f"{self.name}: {problem}; spans over the gap are marked partial")
+    def _report(self, problem: str, curves: Iterable[Curve], channel_id: str = "") -> None:
+        """Warn once of each channel, or of what is no single one's, and once more where a later failure lasts."""
+        answered_ns = max((curve.answered_ns for curve in curves), default=NEVER_NS)
+        silent_s = (self.clock.now_ns() - answered_ns) / 1e9
+        lasts = self._told.setdefault(channel_id, answered_ns) != answered_ns and silent_s > _LASTING_S
+        told = ": ".join(filter(None, (self.name, channel_id, problem))) + (
+            f" (no answer for {silent_s:.0f} s)" if lasts else ""
+        )
+        self._warn(f"read:{self.name}:{channel_id}:{lasts or self.dead}", f"{told}; spans over the gap are marked partial")
 
     def spare(self, sparing: int) -> None:
         """Of so many looks that would be useful only one is worth its price; where nothing is lost between them."""

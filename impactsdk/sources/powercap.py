@@ -153,13 +153,17 @@ def find_zones(root: Path, opener: Callable[[Path], CounterFile]) -> list[Zone]:
                     pending.append(entry)
                     with suppress(OSError, UnicodeDecodeError):  # the interface itself has no name
                         names[entry.name] = entry, (entry / "name").read_text("utf-8").strip()
-    zones = []
+    zones: list[Zone] = []
     for zone_id, (directory, name) in names.items():
         match = _ZONE_ID.fullmatch(zone_id)
         owner = names.get(zone_id.rpartition(":")[0], (root, ""))[1] if name == "dram" else name
         package = _PACKAGE.fullmatch(owner)
         if match is not None and package is not None:
-            zones.append(Zone(directory, match["interface"], "dram" if name == "dram" else "package", package["label"], opener))
+            zone = Zone(directory, match["interface"], "dram" if name == "dram" else "package", package["label"], opener)
+            mine = (zone.interface, zone.kind, zone.label)
+            if any((other.interface, other.kind, other.label) == mine for other in zones):
+                zone.label += f"-{zone_id}"  # two of one name; if they count the same, they are found to be one later
+            zones.append(zone)
     return sorted(zones, key=lambda zone: (zone.kind != "package", [int(n) for n in re.findall(r"\d+", zone.label)]))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -131,6 +133,65 @@ def test_a_channel_that_cannot_be_worked_with_is_refused_by_name_and_nothing_els
             clock.advance(1.0)
         clock.advance(1.0)
         assert work.result().energy_j == pytest.approx(50.0)
+
+
+class Boards:
+    """Two boards of 100 W; ``shown`` says by board and seconds what one shows instead, or raises."""
+
+    name = "boards"
+    lazy = counts = True
+
+    def __init__(self, shown: Callable[[int, float], str | None]) -> None:
+        self._shown = shown
+
+    def open(self, clock: Clock) -> Sequence[Channel]:
+        self._clock, self._opened_ns = clock, clock.now_ns()
+        return [Channel(id=f"board:{number}", type="gpu", method="x", tick_s=0.0) for number in (0, 1)]
+
+    def read(self) -> Iterator[Reading]:
+        seconds = (self._clock.now_ns() - self._opened_ns) * 1e-9
+        for number in (0, 1):
+            error = self._shown(number, seconds)
+            yield Reading(f"board:{number}", 100.0 * seconds if error is None else None, error=error)
+
+    def close(self) -> None:
+        pass
+
+
+def _told(shown: Callable[[int, float], str | None], seconds: float) -> list[str]:
+    clock = FakeClock()
+    with bench(sources=[Boards(shown)], clock=clock) as here, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with here.measured("x"):
+            for _ in range(round(seconds)):
+                clock.advance(1.0)
+        here.meter.flush()
+        return [str(warning.message).partition(";")[0] for warning in caught]
+
+
+def test_each_board_that_fails_is_named_once_and_once_more_if_it_lasts() -> None:
+    def shown(number: int, seconds: float) -> str | None:
+        if 1.0 < seconds < 1.5 or (seconds > 5.0 and number == 0) or 8.0 < seconds < 8.5:
+            return f"error {int(seconds)}"
+        return None
+
+    hiccup, other, lasting = _told(shown, 60.0)
+    assert [hiccup, other] == ["boards: board:0: error 1", "boards: board:1: error 1"]
+    assert re.fullmatch(r"boards: board:0: error 3\d \(no answer for 3\d s\)", lasting)
+
+
+def test_a_source_that_gives_up_after_a_hiccup_is_told_all_the_same() -> None:
+    def shown(_number: int, seconds: float) -> str | None:
+        if 1.0 < seconds < 1.5:
+            raise OSError("busy")
+        if seconds > 5.0:
+            raise SourceFailedError("the driver is gone")
+        return None
+
+    assert _told(shown, 10.0) == [
+        "boards: OSError: busy",
+        "boards: the driver is gone",
+    ]
 
 
 def test_what_a_device_used_that_was_gone_is_unknown_and_not_zero() -> None:

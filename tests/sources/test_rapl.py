@@ -203,6 +203,20 @@ def test_dies_with_counters_of_their_own_are_added(tree: FakePowercap, opened: O
     assert sum(rise(source, tree, 1.0).values()) == pytest.approx(100.2, abs=1e-4)
 
 
+def test_packages_of_one_name_are_two_channels(tree: FakePowercap, opened: Opened) -> None:
+    for zone, power_w in enumerate((50, 70)):
+        tree.add(f"intel-rapl:{zone}", "package-0", power_w=power_w, start_uj=zone * 7e9)
+        tree.add(f"intel-rapl:{zone}:0", "dram", power_w=5, start_uj=3e9 + zone * 5e9)
+    source, channels = opened(tree)
+    assert list(channels) == [
+        "cpu:package-0",
+        "cpu:package-0-intel-rapl:1",
+        "memory:dram-0",
+        "memory:dram-0-intel-rapl:1:0",
+    ]
+    assert sum(rise(source, tree, 1.0).values()) == pytest.approx(130, abs=1e-4)
+
+
 def test_the_dram_of_each_die_has_its_own_channel(tree: FakePowercap, opened: Opened) -> None:
     for die in (0, 1):
         tree.add(f"intel-rapl:{die}", f"package-0-die-{die}", start_uj=die * 7e9)
