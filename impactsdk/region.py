@@ -40,7 +40,8 @@ __all__ = [
 _R = TypeVar("_R", bound="Region")
 PAUSE, RESUME = "pause", "resume"
 LONGEST_NAME = 256
-_MOST_UNITS = 1e300
+_MOST_UNITS = 1e100
+"""At once: so that no sum of them is infinite, which no journal could hold."""
 _NOT_YET = -1
 
 
@@ -112,7 +113,7 @@ class Region:
 
         Raises:
             RegionError: The region is closed.
-            ConfigurationError: ``units`` is not a finite number >= 0.
+            ConfigurationError: ``units`` is not a finite number >= 0, or is above 1e100.
         """
         if self.recorder is None or self.exit_ns is not None:
             self._meant().add_units(units)
@@ -348,12 +349,14 @@ _get, _set, _reset = innermost.get, innermost.set, innermost.reset
 
 def checked_units(units: float) -> float:
     """``units`` as a finite number >= 0, or an error that says so."""
+    # Text and truth values can be made a float, and are none: also numpy's, which is no subclass of Python's.
+    no_number = isinstance(units, str | bytes | bytearray) or type(units).__name__ in ("bool", "bool_")
     try:
-        value = float(units)
+        value = math.nan if no_number else float(units)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
-    if isinstance(units, (bool, str)) or not math.isfinite(value) or value < 0:
-        raise ConfigurationError(f"units={units!r}: expected a finite number >= 0")
+    if not 0 <= value <= _MOST_UNITS:
+        raise ConfigurationError(f"units={units!r}: expected a finite number >= 0 (at most {_MOST_UNITS:g})")
     return value
 
 

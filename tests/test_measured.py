@@ -592,12 +592,23 @@ def test_a_count_that_fails_is_told_once_and_the_result_gets_out(count: Callable
     assert [measurement.units for measurement in measurements] == [None, None]
 
 
-@pytest.mark.parametrize("units", [float("nan"), float("inf"), -1, "3", None, True, 10**400, [1], 1j])
+@pytest.mark.parametrize("units", [float("nan"), float("inf"), -1, "3", b"3", None, True, 10**400, 1.7e308, [1], 1j])
 def test_units_that_are_no_number_are_refused(units: Any) -> None:
     refused = pytest.raises(ConfigurationError, match="expected a finite number")
     with capture() as measurements, measured("x", unit="item") as region, refused:
         region.add_units(units)
     assert measurements[0].units is None
+
+
+def test_a_truth_value_of_numpy_is_no_number_of_units_and_its_numbers_are() -> None:
+    numpy = pytest.importorskip("numpy")
+    with capture() as measurements:
+        with measured("x", unit="item") as region:
+            region.add_units(numpy.int64(3))
+            region.add_units(numpy.float32(0.5))
+            with pytest.raises(ConfigurationError, match="expected a finite number"):
+                region.add_units(numpy.True_)
+        assert measurements[0].units == 3.5
 
 
 def test_the_units_of_a_block_are_unknown_unless_told() -> None:
