@@ -3,13 +3,19 @@
 Recognition goes by model number where that is the silicon's own, else by the instruction sets that a hypervisor lets through,
 else by the cloud provider, else not at all; the basis is part of the answer. Nothing here touches the machine.
 
+A virtual machine may be shown the model of an older processor, so that it can move between hosts (QEMU's ``Skylake-Server``,
+``EPYC-Rome``): its name is not that of any processor on sale. The silicon is that model or any newer one.
+
 Model numbers: Linux ``arch/x86/include/asm/intel-family.h``, ``arch/x86/kernel/cpu/amd.c`` and
-``arch/arm64/include/asm/cputype.h``; QEMU ``target/i386/cpu.c`` for what a guest is shown.
+``arch/arm64/include/asm/cputype.h``; QEMU ``target/i386/cpu.c`` for what a guest is shown,
+the names included.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from typing import Literal
 
 __all__ = ["GENERIC", "Basis", "Processor", "Recognition", "parse_cpuinfo", "recognise"]
@@ -35,6 +41,7 @@ class Processor:
     implementer: int | None = None
     part: int | None = None
     threads_per_core: int | None = None
+    name: str = ""
 
     @property
     def without_smt(self) -> bool:
@@ -48,7 +55,7 @@ class Recognition:
 
     Args:
         architecture: A row of ``cpu_power.csv``, or :data:`GENERIC`.
-        basis: ``model``: the silicon's number. ``flags``: its instruction sets. ``provider``: only whose cloud it is.
+        basis: ``model``: its number. ``flags``: its instruction sets. ``provider``: only whose cloud it is.
             ``generic``: nothing.
         or_else: Other rows that the evidence cannot tell from this one.
     """
@@ -120,6 +127,10 @@ _AMD_FLAGS: tuple[tuple[frozenset[str], Recognition], ...] = (
 # The chain of server cores in which a hypervisor may show an older model than the silicon that the flags betray.
 _INTEL_AGE = ("Skylake", "Cascade Lake", "Ice Lake", "Sapphire Rapids")
 
+# What processors on sale are called: Intel's all have the sign of a trademark, AMD's and Hygon's a number of four places. And
+# what Firecracker calls AMD's, whose model it shows as it is.
+_ON_SALE = {"GenuineIntel": re.compile(r"\(R\)|\(TM\)"), "AuthenticAMD": re.compile(r"\b\d\w{3,4}\b|^AMD EPYC$")}
+
 # ARM Ltd's cores in Amazon's own processors; elsewhere the same cores sit in processors that are nothing like them.
 _GRAVITON = {0xD0C: "Graviton2", 0xD40: "Graviton3", 0xD4F: "Graviton4"}
 
@@ -141,6 +152,7 @@ def parse_cpuinfo(text: str) -> Processor:
         implementer=_integer(fields.get("cpu implementer")),
         part=_integer(fields.get("cpu part")),
         threads_per_core=siblings // cores if siblings and cores else None,
+        name=fields.get("model name", ""),
     )
 
 
@@ -154,6 +166,8 @@ def recognise(processor: Processor, *, sys_vendor: str = "", product_name: str =
         found = _amd(processor)
     elif processor.implementer == 0x41 and provider == "unknown_aws" and processor.part in _GRAVITON:
         found = Recognition(_GRAVITON[processor.part], "model")
+    if found is not None and found.basis == "model" and _only_shown(processor, sys_vendor):
+        return replace(found, or_else=_newer_than(found.architecture, processor.vendor))
     if found is not None:
         return found
     return Recognition(GENERIC, "generic") if provider is None else Recognition(provider, "provider")
@@ -183,6 +197,21 @@ def _amd(processor: Processor) -> Recognition | None:
             if first <= processor.model <= last:
                 return Recognition(architecture, "model")
     return _by_flags(_AMD_FLAGS, processor.flags)
+
+
+def _only_shown(processor: Processor, sys_vendor: str) -> bool:
+    """Whether a hypervisor shows the number of a model that need not be the silicon's."""
+    if "hypervisor" not in processor.flags or not processor.vendor:
+        return False
+    if processor.name in ("", "unknown"):  # a sandbox: it hides the name, not the number
+        return sys_vendor == "QEMU"
+    return not _ON_SALE.get(processor.vendor, _ON_SALE["AuthenticAMD"]).search(processor.name)
+
+
+def _newer_than(architecture: str, vendor: str) -> tuple[str, ...]:
+    table = _INTEL_FLAGS if vendor == "GenuineIntel" else _AMD_FLAGS
+    newest_first = dict.fromkeys(name for _, found in table for name in (*reversed(found.or_else), found.architecture))
+    return tuple(takewhile(lambda name: name != architecture, newest_first))
 
 
 def _by_flags(table: tuple[tuple[frozenset[str], Recognition], ...], flags: frozenset[str]) -> Recognition | None:

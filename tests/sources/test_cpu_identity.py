@@ -167,6 +167,40 @@ def test_a_generic_model_behind_a_hypervisor_may_be_any_that_is_newer(vendor: st
         assert power.idle_low_w <= power_table()[newer].idle_w <= power.idle_high_w
 
 
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "flags", "name", "sys_vendor", "newer"),
+    [
+        (INTEL, 6, 85, SKYLAKE, "Intel Xeon Processor (Skylake, IBRS)", "Hetzner", INTEL_BY_AGE[6:]),
+        (INTEL, 6, 60, HASWELL, "Intel Core Processor (Haswell, no TSX)", "QEMU", INTEL_BY_AGE[3:]),
+        (INTEL, 6, 143, SAPPHIRE_RAPIDS, "Intel Xeon Processor (SapphireRapids)", "QEMU", INTEL_BY_AGE[9:]),
+        (INTEL, 6, 207, SAPPHIRE_RAPIDS, "Intel Xeon Processor (SapphireRapids)", "QEMU", INTEL_BY_AGE[10:]),
+        (INTEL, 6, 106, ICE_LAKE, "", "QEMU", INTEL_BY_AGE[8:]),
+        (INTEL, 6, 106, ICE_LAKE, "", "", []),
+        (INTEL, 6, 85, SKYLAKE, "Intel(R) Xeon(R) Platinum 8175M CPU @ 2.50GHz", "QEMU", []),
+        (INTEL, 6, 85, SKYLAKE, "Intel(R) Xeon(R) CPU @ 2.00GHz", "Google", []),
+        (AMD, 23, 49, ZEN2, "AMD EPYC-Rome-v3 Processor", "QEMU", AMD_BY_AGE[2:]),
+        (AMD, 23, 1, ZEN1, "AMD EPYC Processor (with IBPB)", "OpenStack Foundation", AMD_BY_AGE[1:]),
+        (AMD, 23, 49, ZEN2, "AMD EPYC 7R32", "Amazon EC2", []),
+        (AMD, 25, 1, ZEN3, "AMD EPYC 7763 64-Core Processor", "QEMU", []),
+        (AMD, 25, 1, ZEN3, "AMD EPYC", "", []),
+        (AMD, 26, 2, ZEN5, "AMD EPYC-Turin Processor", "QEMU", []),
+        ("HygonGenuine", 24, 0, ZEN1, "Hygon Dhyana Processor", "QEMU", AMD_BY_AGE[1:]),
+    ],
+)
+def test_a_model_that_a_hypervisor_only_shows_may_be_any_that_is_newer(
+    vendor: str, family: int, model: int, flags: str, name: str, sys_vendor: str, newer: list[str]
+) -> None:
+    text = (
+        f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n"
+        f"model name\t: {name}\nstepping\t: 3\nflags\t\t: {flags}"
+    )
+    found = recognise(parse_cpuinfo(f"{text} hypervisor\n"), sys_vendor=sys_vendor)
+    assert found.basis == "model"
+    assert set(found.or_else) == set(newer)
+    assert power_for(found).max_high_w >= max((power_table()[each].max_high_w for each in newer), default=0.0)
+    assert recognise(parse_cpuinfo(f"{text}\n"), sys_vendor=sys_vendor).or_else == (), "bare metal"
+
+
 def test_a_sandbox_that_does_not_know_the_stepping_is_understood() -> None:
     text = "vendor_id : GenuineIntel\ncpu family : 6\nmodel : 85\nstepping : unknown\nflags : avx512f avx512_vnni\n"
     processor = parse_cpuinfo(text)
