@@ -1,7 +1,7 @@
 """One frozen :class:`Settings`; the only reader of the environment.
 
-Each setting is taken from the argument, else from ``IMPACTSDK_<NAME>``, else from its default. A bad value is an error at
-once and says where it came from.
+Each setting is taken from the argument, else from ``IMPACTSDK_<NAME>``, else from its default. Whoever asks for settings is
+told of a bad value at once, by an error that says where it came from; whoever only measures, by a warning.
 """
 
 from __future__ import annotations
@@ -172,6 +172,32 @@ class Settings:
             raise ConfigurationError(
                 "compute_price_per_hour and purchase_price: a machine is rented or bought; set one of them"
             )
+        return settings
+
+    @classmethod
+    def of_environment(cls, check: Callable[[Settings], None], tell: Callable[[str], None]) -> Settings:
+        """Settings from this process's variables for code that never asked for any: what cannot be used is told, and left out.
+
+        ``check`` raises ``ConfigurationError`` for what can only be found out elsewhere, such as whether a source exists.
+        """
+        try:
+            settings = cls.load()
+            check(settings)
+        except ConfigurationError:
+            pass
+        else:
+            return settings
+        usable, told = dict(os.environ), []
+        settable = {variable: usable.pop(variable) for name in _PARSERS if (variable := ENV_PREFIX + name.upper()) in usable}
+        for variable, value in settable.items():
+            try:
+                check(cls.load({**usable, variable: value}))
+                usable[variable] = value
+            except ConfigurationError as error:  # noqa: PERF203 - each variable may be wrong for itself
+                told.append(f"{variable} is left out, and its default holds: {error}")
+        settings = cls.load(usable)
+        for message in () if settings.disabled else told:
+            tell(message)
         return settings
 
     def names(self) -> dict[str, Any]:

@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import math
 import pickle
+import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -220,16 +222,59 @@ def test_configure_after_shutdown_measures_again() -> None:
     assert meter.totals().operations["x"].count == 1
 
 
-def test_a_bad_variable_is_told_at_first_use(patch: pytest.MonkeyPatch) -> None:
-    patch.setenv("IMPACTSDK_PUE", "0.5")
+def test_bad_variables_are_told_at_first_use_and_the_others_hold(patch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "PUE": ("0.5", r"expected a number >= 1"),
+        "INTERVAL_S": ("fast", "expected a number of seconds > 0"),
+        "FACTORS": ("nope", "there is no provider of factors 'nope'"),
+        "REGION": ("XX1", "region"),
+        "PURCHASE_PRICE": ("9", "a machine is rented or bought; set one of them"),
+        "DISABLED": ("perhaps", "expected true or false"),
+    }
+    right = {"SOURCES": "none", "EXPORT": "none", "COMPUTE_PRICE_PER_HOUR": "2", "WUE": "0.3"}
+    for name, value in [*((name, value) for name, (value, _) in wrong.items()), *right.items()]:
+        patch.setenv(f"IMPACTSDK_{name}", value)
     called = []
-    with pytest.raises(ConfigurationError, match=r"IMPACTSDK_PUE='0\.5': expected a number >= 1"):
-        measured("x")(lambda: called.append(1))()
-    patch.setenv("IMPACTSDK_PUE", "1.5")
-    patch.setenv("IMPACTSDK_SOURCES", "none")
-    patch.setenv("IMPACTSDK_EXPORT", "none")
-    measured("x")(lambda: called.append(1))()
-    assert called == [1]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            measured("x")(lambda: called.append(1))()
+    assert called == [1, 1]
+    told = sorted(str(warning.message) for warning in caught if "IMPACTSDK_" in str(warning.message))
+    for message, (name, (_, why)) in zip(told, sorted(wrong.items()), strict=True):
+        assert re.match(rf"IMPACTSDK_{name} is left out, and its default holds: .*{why}", message)
+    settings = impactsdk.meter.default_meter().settings
+    assert (settings.pue, settings.interval_s, settings.region, settings.purchase_price) == (None, 0.1, None, None)
+    assert (settings.wue, settings.compute_price_per_hour, settings.sources) == (0.3, 2.0, ())
+    with pytest.raises(ConfigurationError, match="IMPACTSDK_"):
+        configure(export="none", sources="none")
+
+
+def test_who_shows_the_warning_about_a_bad_variable_may_be_measured(patch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PUE": "0.5", "SOURCES": "none", "EXPORT": "none"}.items():
+        patch.setenv(f"IMPACTSDK_{name}", value)
+    shown = []
+
+    @measured("shows")
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        shown.append(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        patch.setattr(warnings, "showwarning", show)
+        with measured("x"):
+            pass
+    assert ["IMPACTSDK_PUE" in message for message in shown] == [True]
+    assert impactsdk.flush()
+    assert list(impactsdk.meter.default_meter().totals().operations) == ["x"], "it was not measured itself: we had not begun"
+
+
+def test_where_it_is_disabled_a_bad_variable_is_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setenv("IMPACTSDK_PUE", "0.5")
+    patch.setenv("IMPACTSDK_DISABLED", "1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert measured("x")(lambda: 3)() == 3
 
 
 # --- variables, in a process of their own ------------------------------------------------------------------------------------
@@ -258,11 +303,15 @@ print(region.result().quality, threading.active_count(), "opentelemetry.sdk" in 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["script.py"]
 
 
-def test_a_source_that_does_not_exist_is_refused_by_name(tmp_path: Path) -> None:
-    _, errors = script(
-        "from impactsdk import measured\nmeasured('x')(lambda: 1)()\n", tmp_path, expected=1, IMPACTSDK_SOURCES="nvml,nvlm"
+def test_a_source_that_does_not_exist_is_named_and_those_of_the_machine_are_used(tmp_path: Path) -> None:
+    output, errors = script(
+        "from impactsdk import measured\nprint(measured('x')(lambda: 1)())\n", tmp_path, IMPACTSDK_SOURCES="nvml,nvlm"
     )
-    assert "ConfigurationError: sources: there is no source 'nvlm'; installed are cpu_model, nvml, rapl" in errors
+    assert output == "1\n"
+    assert "IMPACTSDK_SOURCES is left out" in errors
+    assert "sources: there is no source 'nvlm'; installed are cpu_model, nvml, rapl" in errors
+    with pytest.raises(ConfigurationError, match="there is no source 'nvlm'"):
+        Meter(Settings.load({"IMPACTSDK_SOURCES": "nvlm"}))
 
 
 def test_no_source_at_all_measures_time_and_says_that_energy_is_unknown(tmp_path: Path) -> None:
