@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from impactsdk.model import Totals
 from impactsdk.protocols import Clock, EnergySource, FactorProvider
 from impactsdk.recorder import Spec, checked_timeout_s
+from impactsdk.region import innermost
 from impactsdk.sessions import Sessions, runs
 from impactsdk.settings import Settings
 from impactsdk.wrap import Measured, MeasuredSpan, block, checked_spec
@@ -170,6 +171,8 @@ def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
             if spec.unit is not None:
                 region.add_units(1)
             yield item
+            if innermost.get() is not region:  # loops over two at once leave each turn of the first before one of the second
+                region.leave_out_of_order()
 
 
 # --- the default meter ------------------------------------------------------------------------------------------------------

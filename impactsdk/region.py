@@ -286,6 +286,11 @@ class Region:
         elif self.recorder is not None:
             self._leave_oddly(self.recorder.now_ns(), error)
 
+    def leave_out_of_order(self) -> None:
+        """Leave it where it may not be the innermost: a ledger-only region does not look, as that costs the caller."""
+        if self.recorder is not None:
+            self._leave_oddly(self.recorder.now_ns(), None)
+
     def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
         clones: list[Region] = getattr(self, "clones", [])
         mine = [region for region in (self, *clones) if region.exit_ns is None]

@@ -274,6 +274,24 @@ def test_two_tracks_may_be_zipped() -> None:
         conserved(totals)
 
 
+def test_of_two_tracks_that_are_zipped_the_inner_one_has_every_turn() -> None:
+    clock = FakeClock()
+    with bench(clock=clock) as here:
+        track: Callable[..., Any] = here.meter.track
+        with here.measured("outer", span=False):
+            for _ in zip(track(range(5), name="a"), track(range(5), name="b"), strict=True):
+                clock.advance(1.0)
+                current = impactsdk.current()
+                assert current is not None
+                assert current.parent is not None
+                assert (current.name, current.parent.name) == ("b", "a")
+        clock.advance(1.0)
+        totals = here.totals()
+        assert totals.operations["b"].energy_j == pytest.approx(500.0)
+        assert totals.operations["a"].energy_j == pytest.approx(0.0)
+        conserved(totals)
+
+
 # --- what a meter refuses ----------------------------------------------------------------------------------------------------
 
 
