@@ -30,11 +30,12 @@ def test_a_source_with_one_channel_twice_is_left_out_and_said() -> None:
         def open(self, clock: Clock) -> Sequence[Channel]:
             return [*super().open(clock), *super().open(clock)]
 
-    clock = FakeClock()
-    with Meter(Settings.load({}, export="none"), sources=[Twice(100.0, id="gpu:0")], clock=clock) as meter:
+    clock, source = FakeClock(), Twice(100.0, id="gpu:0")
+    with Meter(Settings.load({}, export="none"), sources=[source], clock=clock) as meter:
         with pytest.warns(DegradedWarning, match="two channels have the id 'gpu:0'"), meter.measured("x") as region:
             clock.advance(1.0)
         assert region.result().energy_j is None
+        assert source.closed
 
 
 def test_with_a_clock_of_its_own_a_process_has_its_boards_to_itself() -> None:

@@ -71,6 +71,7 @@ class Probe:
         """
         try:
             channels = list(self.source.open(self.clock))
+            self._opened = True
             for channel in channels:
                 if not isinstance(channel, Channel):
                     raise TypeError(f"open() must return impactsdk.model.Channel objects, not {type(channel).__name__}")
@@ -82,13 +83,13 @@ class Probe:
         except SourceUnavailableError:
             raise
         except BaseException as error:  # even an exit: it is our thread, not the user's, that would end
+            self.close()
             raise SourceUnavailableError(f"{self.name} could not be opened: {_said(error)}") from error
         self.immediate = all(curve.exact for curve in self.curves.values())
         self.counts = all(curve.channel.tick_s is None for curve in self.curves.values()) or bool(
             getattr(self.source, "counts", False)
         )
         self._curves = tuple(self.curves.values())
-        self._opened = True
 
     def poll(
         self,
