@@ -95,7 +95,7 @@ class Sessions:
         lifecycle.watch(self)
 
     def _load(self) -> Settings:
-        settings = self._given if self._given is not None else Settings.of_environment(_check, _warn)
+        settings = self._given if self._given is not None else Settings.of_environment(_check, warn)
         if not isinstance(settings, Settings):
             raise ConfigurationError(f"settings={settings!r}: expected impactsdk.Settings, as Settings.load() gives")
         given = {name: parts for name, parts in self._parts.items() if parts is not None}
