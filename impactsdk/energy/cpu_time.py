@@ -16,7 +16,6 @@ from impactsdk.energy.registry import Registry
 
 __all__ = ["ProcessTree"]
 
-_SCAN_S = 0.1
 _COST_LIMIT = 400
 """Looking at other processes may cost one part in so many of the time."""
 _LONGEST_S = 1.0
@@ -33,11 +32,15 @@ class ProcessTree:
         self._is_self = pid is None
         self._known: dict[int, float] = {}
         """Descendants, and what was reaped by each of them."""
-        self._last_s: dict[int, float] = {}
+        self._last_s: dict[int, tuple[float, float]] = {}
+        """What of each of them is counted: what its clock showed, and what it had reaped."""
         self._awaited: dict[str, int] = {}
         self._met: set[str] = set()
+        self._newest: bytes | None = None
         self._scan_at = self._read_at = 0.0
         self._children_s = self._debt_s = 0.0
+        self.blind = False
+        """Whether descendants may have used more than was seen when they were last looked at."""
         self._reaped_s = self._reaped_now_s()
         self._scan(first=True)
         self._gone()
@@ -49,13 +52,16 @@ class ProcessTree:
     def own_s(self) -> float:
         """Cumulative seconds since this object was made, for the descendants; since its start, for the process itself."""
         if self._childless():
+            self.blind = False
             return time.process_time() + self._children_s
-        now = time.perf_counter()
-        if now >= self._scan_at:
-            self._scan()
-        if now >= self._read_at:
-            self._read_children()
-            self._read_at = now + min(_COST_LIMIT * (time.perf_counter() - now), _LONGEST_S)
+        now, newest = time.perf_counter(), _newest_process()
+        wanted = newest is None or newest != self._newest
+        may_scan, may_read = now >= self._scan_at, now >= self._read_at
+        if may_scan and (wanted or now >= self._scan_at + _LONGEST_S):
+            self._scan(newest)
+        if may_read:
+            self._read_children(newest)
+        self.blind = not may_read or (wanted and not may_scan)
         if self._is_self:
             return time.process_time() + self._children_s
         own = self._me.cpu_times()
@@ -73,45 +79,43 @@ class ProcessTree:
             pass
         return False
 
-    def _read_children(self) -> None:
+    def _read_children(self, newest: bytes | None) -> None:
         """Add what the descendants used since the last look; one that ended moves into its parent's reaped time."""
-        measuring = {peer.pid for peer in self._registry.peers().values()}
-        if not measuring.isdisjoint(self._known):
-            self._scan()  # one of them has begun to measure for itself: from now on it is not ours, nor are its children
+        started_s = time.thread_time()
+        peers = self._registry.peers().items()
+        if any(peer.pid in self._known and (peer.left_ns is None or key not in self._met) for key, peer in peers):
+            self._scan(newest)  # one of them has begun to measure for itself: from now on it is not ours, nor are its children
         gone = False
         for _ in range(3):  # until nothing ends while we look: what is gone is then certainly in the reaped time
             gone = self._gone() or gone
             reaped_s = self._reaped_now_s()
-            totals_s = {pid: self._total_s(pid) for pid in self._known}
+            clocks_s = {pid: _clock_s(pid) for pid in self._known}
             if not self._gone():
                 break
             gone = True
-        if None in totals_s.values():  # what it used is in what its parent has reaped, or soon will be
+        if gone or None in clocks_s.values():  # what it used is in what its parent has reaped, or soon will be
             for pid in self._known:
                 self._known[pid] = _reaped_by_s(pid)
-            totals_s = {pid: None if total_s is None else self._total_s(pid) for pid, total_s in totals_s.items()}
-        gained_s = reaped_s - self._reaped_s
+            clocks_s = {pid: None if clock_s is None else _clock_s(pid) for pid, clock_s in clocks_s.items()}
+        gained_s, living_s = reaped_s - self._reaped_s, 0.0
         self._reaped_s = reaped_s
-        for pid, total_s in totals_s.items():
-            if total_s is None:
-                gained_s -= self._last_s.pop(pid, 0.0)
+        for pid, clock_s in clocks_s.items():
+            if clock_s is None:
+                gained_s -= sum(self._last_s.pop(pid, ()))
                 del self._known[pid]
             else:
-                gained_s += total_s - self._last_s.get(pid, total_s)
-                self._last_s[pid] = total_s
+                last_s, last_reaped_s = self._last_s.get(pid, (clock_s, self._known[pid]))
+                living_s += clock_s - last_s
+                gained_s += self._known[pid] - last_reaped_s
+                self._last_s[pid] = clock_s, self._known[pid]
         if gone:  # the whole time of one that measured is now in somebody's reaped time: it counted that itself
             gained_s = 0.0
+        gained_s += living_s
         self._children_s += max(0.0, gained_s + self._debt_s)
         # One that ended between the two looks above is missed now and seen in its parent's reaped time the next time; one
         # that nobody reaped never is, so that the debt is not kept for longer.
         self._debt_s = min(0.0, gained_s)
-
-    def _total_s(self, pid: int) -> float | None:
-        """What a descendant and those it has reaped have used; ``None`` if it is gone."""
-        clock_s = process_clock_s(pid)
-        if clock_s is None:
-            clock_s = _clock_by_psutil_s(pid)
-        return None if clock_s is None else clock_s + self._known.get(pid, 0.0)
+        self._read_at = time.perf_counter() + min(_COST_LIMIT * (time.thread_time() - started_s), _LONGEST_S)
 
     def _gone(self) -> bool:
         """Whether a descendant that measured for itself has ceased to exist since the last look."""
@@ -127,10 +131,10 @@ class ProcessTree:
             del self._awaited[key]
         return bool(gone)
 
-    def _scan(self, *, first: bool = False) -> None:
-        started = time.perf_counter()
-        # Those that have left, too: what they used was theirs, and the rest is too little to tell apart.
-        measuring = {peer.pid for peer in self._registry.peers().values()}
+    def _scan(self, newest: bytes | None = None, *, first: bool = False) -> None:
+        now, started_s = time.perf_counter(), time.thread_time()
+        peers = self._registry.peers()
+        measuring = {peer.pid for peer in peers.values() if peer.left_ns is None}
         parents = _descendants(self._me.pid)
         excluded: set[int] = set()
         for pid in parents:
@@ -140,20 +144,42 @@ class ProcessTree:
                 at = parents[at]
             if at in parents:
                 excluded.update(line, {at})
-        born_after = time.time() - max(2 * _LONGEST_S, started - self._scan_at + 2 * _LONGEST_S) if not first else None
-        for pid in parents:
+        for pid in measuring & (self._known.keys() - parents.keys()):  # its parent has ended since it became known
+            excluded.update({pid}, _descendants(pid))
+        left = {key: peer.pid for key, peer in peers.items() if peer.left_ns is not None and peer.pid in parents}
+        theirs = set(left.values())
+        for pid in excluded.union(pid for key, pid in left.items() if key not in self._met):
+            self._known.pop(pid, None)
+            self._last_s.pop(pid, None)
+        self._met.update(left)
+        born_after = time.time() - max(2 * _LONGEST_S, now - self._scan_at + 2 * _LONGEST_S) if not first else None
+        anew: set[int] = set()
+        for pid, parent in parents.items():
             if pid in excluded:
-                self._known.pop(pid, None)
-                self._last_s.pop(pid, None)
-            elif pid in self._known:
-                self._known[pid] = _reaped_by_s(pid)
-            else:
-                self._known[pid] = _reaped_by_s(pid)
-                total_s = self._total_s(pid)
-                # What a child that was born since the last scan has used so far is ours; an older one is taken from here.
-                young = born_after is not None and _born(pid) >= born_after
-                self._last_s[pid] = 0.0 if young or total_s is None else total_s
-        self._scan_at = started + max(_SCAN_S, _COST_LIMIT * (time.perf_counter() - started))
+                continue
+            known = pid in self._known
+            reaped_s = self._known[pid] = _reaped_by_s(pid)
+            if known:
+                continue
+            # What a child that was born since the last scan has used so far is ours; an older one is taken from here. So is
+            # one that has measured for itself until now, and what it has begun meanwhile: that was counted there.
+            if pid in theirs or parent in anew:
+                anew.add(pid)
+            young = born_after is not None and pid not in anew and _born(pid) >= born_after
+            clock_s = None if young else _clock_s(pid)
+            self._last_s[pid] = (0.0, 0.0) if clock_s is None else (clock_s, reaped_s)
+        self._awaited = {key: pid for key, pid in self._awaited.items() if pid not in self._known}
+        self._newest = newest
+        self._scan_at = time.perf_counter() + min(_COST_LIMIT * (time.thread_time() - started_s), _LONGEST_S)
+
+
+def _newest_process() -> bytes | None:
+    """The number that was given last to a process or a thread (proc(5), ``loadavg``); ``None`` if that is not told.
+
+    While it stays there are no new descendants: to ask costs a tenth of what looking for them does.
+    """
+    number = _text("/proc/loadavg").rpartition(b" ")[2].strip()
+    return number if number.strip(b"0") else None
 
 
 def _descendants(pid: int) -> dict[int, int]:
@@ -196,6 +222,12 @@ def _reaped_by_s(pid: int) -> float:
     if len(words) > 14:
         return (int(words[13]) + int(words[14])) / os.sysconf("SC_CLK_TCK")
     return 0.0
+
+
+def _clock_s(pid: int) -> float | None:
+    """CPU seconds of a process; ``None`` if it is gone."""
+    clock_s = process_clock_s(pid)
+    return _clock_by_psutil_s(pid) if clock_s is None else clock_s
 
 
 def _clock_by_psutil_s(pid: int) -> float | None:

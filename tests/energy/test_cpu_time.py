@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from impactsdk.energy import cpu_time
 from impactsdk.energy.cpu_time import ProcessTree
 from impactsdk.energy.registry import Registry
 from impactsdk.testing import wait_until
@@ -58,10 +59,15 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     registry.leave()
 
 
+def look_at_once(tree: ProcessTree) -> None:
+    tree._scan_at = tree._read_at = 0.0
+    tree._newest = None
+    tree.own_s()
+
+
 def others_s(tree: ProcessTree) -> float:
     """What the descendants used, as the tree sees it when it looks at once."""
-    tree._scan_at = tree._read_at = 0.0
-    tree.own_s()
+    look_at_once(tree)
     return tree._children_s
 
 
@@ -136,7 +142,7 @@ def test_a_process_that_ends_between_two_looks_is_not_counted_twice(registry) ->
     # Reaped after its parent's clock was read and before its own: missed once, seen the next time.
     tree = ProcessTree(registry)
 
-    tree._known[999_999_999], tree._last_s[999_999_999] = 0.0, 5.0  # there is no such process
+    tree._known[999_999_999], tree._last_s[999_999_999] = 0.0, (5.0, 0.0)  # there is no such process
     tree._children_s = 5.0
     reaped_s = tree._reaped_now_s()
     tree._reaped_now_s = lambda: reaped_s  # type: ignore[method-assign]
@@ -147,3 +153,121 @@ def test_a_process_that_ends_between_two_looks_is_not_counted_twice(registry) ->
     tree._read_at = 0.0
     tree.own_s()
     assert tree._children_s == pytest.approx(5.0)
+
+
+def told(child: subprocess.Popen[str]) -> None:
+    assert child.stdin is not None
+    child.stdin.write("\n")
+    child.stdin.flush()
+
+
+def test_what_living_children_use_is_kept_when_one_that_measured_for_itself_ends(registry, children, tmp_path) -> None:
+    tree = ProcessTree(registry)
+    heavy = started(children, "print('up', flush=True)\n" + WAIT + BURN.format(s=0.3) + WAIT)
+    worker = started(children, JOIN.format(directory=str(tmp_path / "registry")) + BURN.format(s=0.3) + WAIT)
+    said(heavy, "up")
+    said(heavy)
+    said(worker)
+    before_s = others_s(tree)
+    assert worker.pid in tree._awaited.values()
+    told(heavy)
+    said(heavy)
+    worker.communicate("\n")
+    assert 0.25 <= others_s(tree) - before_s < 0.45  # and not what the worker used, which it has counted itself
+    assert others_s(tree) - before_s < 0.45
+
+
+def test_one_that_lost_its_parent_and_then_measures_for_itself_is_not_counted_any_more(registry, children, tmp_path) -> None:
+    tree = ProcessTree(registry)
+    code = "print('up', flush=True)\n" + WAIT + JOIN.format(directory=str(tmp_path / "registry")) + BURN.format(s=0.3) + WAIT
+    child = started(children, f"import subprocess, sys; subprocess.run([sys.executable, '-c', {code!r}])")
+    said(child, "up")
+    said(child)
+    others_s(tree)
+    orphans = tree._known.keys() - {child.pid}
+    assert len(orphans) == 1
+    child.kill()
+    child.wait()
+    before_s = others_s(tree)
+    assert tree._known.keys() == orphans  # it was ours and goes on being so, until it counts itself
+    told(child)
+    said(child)
+    assert others_s(tree) - before_s < 0.1
+    assert not tree._known
+
+
+def test_one_that_has_measured_is_counted_again_from_when_it_has_stopped(registry, children, tmp_path) -> None:
+    tree = ProcessTree(registry)
+    join = JOIN.format(directory=str(tmp_path / "registry"))
+    child = started(children, join + BURN.format(s=0.3) + WAIT + "r.leave()\n" + WAIT + BURN.format(s=0.4) + WAIT)
+    said(child)
+    assert others_s(tree) < 0.1
+    told(child)
+    said(child)
+    before_s = others_s(tree)
+    told(child)
+    said(child)
+    assert others_s(tree) - before_s == pytest.approx(0.4, abs=0.1)
+    child.communicate("\n")
+    assert others_s(tree) - before_s == pytest.approx(0.4, abs=0.1)
+
+
+def test_one_that_began_and_ended_measuring_between_two_looks_is_not_counted_for_that(registry, children, tmp_path) -> None:
+    tree = ProcessTree(registry)
+    join = JOIN.format(directory=str(tmp_path / "registry"))
+    child = started(children, "print('up', flush=True)\n" + WAIT + join + BURN.format(s=0.4) + "r.leave()\n" + WAIT)
+    said(child, "up")
+    said(child)
+    before_s = others_s(tree)
+    assert child.pid in tree._known
+    told(child)
+    said(child)
+    assert others_s(tree) - before_s < 0.1
+    assert child.pid in tree._known
+    child.communicate("\n")
+    assert others_s(tree) - before_s < 0.1
+
+
+def test_children_are_looked_for_as_soon_as_a_process_was_begun_and_rarely_otherwise(registry, children, monkeypatch) -> None:
+    newest, walks = [b"7"], []
+    descendants = cpu_time._descendants
+    monkeypatch.setattr(cpu_time, "_newest_process", lambda: newest[0])
+    monkeypatch.setattr(cpu_time, "_descendants", lambda pid: walks.append(pid) or descendants(pid))
+    tree = ProcessTree(registry)
+    child = started(children, "print('up', flush=True)\n" + WAIT)
+    said(child, "up")
+    looked = []
+    for newest[0] in (b"7", b"7", b"8", b"8"):
+        tree._scan_at, tree._read_at = time.perf_counter(), 0.0
+        walks.clear()
+        tree.own_s()
+        looked.append(len(walks))
+        assert not tree.blind
+    assert looked == [1, 0, 1, 0]
+
+
+def test_a_look_that_was_held_up_is_not_taken_for_a_dear_one(registry, children, monkeypatch) -> None:
+    # The machine is loaded, or the process has hundreds of threads: what they use is seen within a second all the same.
+    tree = ProcessTree(registry)
+    child = started(children, WAIT)
+    said(child)
+    descendants = cpu_time._descendants
+    monkeypatch.setattr(cpu_time, "_descendants", lambda pid: time.sleep(0.1) or descendants(pid))
+    look_at_once(tree)
+    assert max(tree._scan_at, tree._read_at) < time.perf_counter() + 2.0
+    assert child.pid in tree._known
+
+
+def test_it_is_said_that_what_a_child_uses_may_be_unseen(registry, children, monkeypatch) -> None:
+    newest = [b"7"]
+    monkeypatch.setattr(cpu_time, "_newest_process", lambda: newest[0])
+    tree = ProcessTree(registry)
+    others_s(tree)
+    child = started(children, BURN.format(s=0.3) + WAIT)
+    said(child)
+    newest[0] = b"8"
+    tree._scan_at = time.perf_counter() + 3600  # it may not look for children yet
+    tree.own_s()
+    assert (tree.blind, tree._children_s) == (True, 0.0)
+    assert others_s(tree) >= 0.25
+    assert not tree.blind
