@@ -171,7 +171,8 @@ class Devices:
                 knot.failed = True
                 self._complain("pool:held", "another measuring process holds up the division of CPU energy; spans are partial")
             elif len(curve.knots) > 1:
-                curve.divide(part[0], between=part[1:])
+                curve.divide(part.share, between=(part.least, part.most))
+                knot.stray_j, knot.unseen_j = part.stray_j, part.unseen_j
             if share.error is not None:
                 self._complain("pool", f"CPU energy is not divided together with other measuring processes: {share.error}")
         elif sharing == "board" and self._common_time and len(curve.knots) > 1:

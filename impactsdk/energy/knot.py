@@ -19,9 +19,10 @@ class Knot:
     process's part of its energy; ``failed``, the device did not answer for some of it; ``lost``, what it used is not known
     (``lost_j`` at the most), as before the ``first``; ``late_j``, energy of a time that was settled without it; ``over_j`` and
     ``spare_j``, how much less and more than its share may be this process's, since the clocks that it is found by move in
-    steps; the gains of a model's lower and upper estimate. ``real`` is false where F was only agreed to be flat so that spans
-    need not wait for a device that stands still or does not answer, or has a ``bend`` within an interval; the fields of a bend
-    are that interval's.
+    steps; ``stray_j``, by how much what is wrong by that adds up with each interval; ``unseen_j``, what this process may have
+    used before and is owed in this share or a later one; the gains of a model's lower and upper estimate. ``real`` is false
+    where F was only agreed to be flat so that spans need not wait for a device that stands still or does not answer, or has a
+    ``bend`` within an interval; the fields of a bend are that interval's.
     """
 
     at_ns: int
@@ -38,6 +39,8 @@ class Knot:
     lost_j: float = 0.0
     late_j: float = 0.0
     over_j: float = 0.0
+    stray_j: float = 0.0
+    unseen_j: float = 0.0
     spare_j: float = 0.0
     low_gain: float = 1.0
     high_gain: float = 1.0
@@ -69,6 +72,7 @@ def bent(before: Knot, start: Knot, end: Knot, after: Knot) -> Knot | None:
     bend.share, end.share = _share(start, bend), _share(bend, end)
     part = until_ns / elapsed_ns
     bend.over_j, bend.spare_j = part * end.over_j, part * end.spare_j
+    bend.stray_j, end.stray_j = end.stray_j, 0.0
     end.over_j, end.spare_j = end.over_j - bend.over_j, end.spare_j - bend.spare_j
     return bend
 

@@ -38,7 +38,7 @@ class Lane(NamedTuple):
         """How far the true own energy up to ``at_ns`` may lie from the credited one: ``(low <= 0, high >= 0)``."""
         own_j = self.own_j(at_ns)
         least_j, most_j = self.bounds_j(at_ns, ending=ending)
-        if self.knot.spare_j or self.knot.over_j:
+        if self.knot.spare_j or self.knot.over_j or self.knot.unseen_j:
             least_j, most_j = self._shared_j(at_ns, least_j, most_j)
         gain = self.gain
         return gain * min(0.0, least_j - own_j), gain * max(0.0, most_j - own_j)
@@ -59,7 +59,7 @@ class Lane(NamedTuple):
         high_j = own_j + sum(part.spare_j for part in parts)
         if at_ns > start.lo_ns > NEVER_NS:
             high_j = min(high_j, most_w * (at_ns - start.lo_ns))
-        return min(least_j, start.own_j + max(0.0, low_j)), max(most_j, start.own_j + high_j)
+        return min(least_j, start.own_j + max(0.0, low_j)), max(most_j, start.own_j + high_j + self.knot.unseen_j)
 
     def own_j(self, at_ns: int) -> float:
         """The credited own energy up to ``at_ns``."""
@@ -167,7 +167,8 @@ class Segment:
         for lane in self._lanes:
             if lane.previous.at_ns != self.start_ns:
                 continue
-            lost_j += lane.knot.share * lane.knot.late_j * lane.gain
+            stray_j = lane.knot.stray_j * lane.gain
+            lost_j, early_j = lost_j + lane.knot.share * lane.knot.late_j * lane.gain + stray_j, early_j + stray_j
             if lane.previous.lost:
                 if math.isinf(lane.previous.lost_j):
                     unbounded_ns += 1

@@ -22,27 +22,66 @@ from impactsdk.energy.pool_file import PoolFile
 from impactsdk.energy.registry import Registry
 from impactsdk.model import Boundary, Channel
 
-__all__ = ["NO_CLOCKS", "Clocks", "CpuShare"]
+__all__ = ["NO_CLOCKS", "Clocks", "CpuShare", "Part"]
 
 _RECHECK_NS = 1_000_000_000
-_STEPS_S = 0.02
-"""The kernel's clock of busy time may be wrong by a step of 10 ms at either end."""
+_STEP_S = 0.01
+"""By so much the kernel's clock of busy time may be wrong at either end."""
 _UNSEEN_S = 0.005
 _SLACK = 4
 """A device may exceed its limit for a moment; what would need so many times of it is a counter that was reset."""
 
 
 class Clocks(NamedTuple):
-    """What the clocks showed at one instant: CPU seconds of this boundary, of this process alone, and of the machine."""
+    """What the clocks showed at one instant: CPU seconds of this boundary, of this process alone, and of the machine.
+
+    ``blind``: there may be more of the first, which are seen later.
+    """
 
     at_ns: int
     own_s: float
     process_s: float
     busy_s: float
+    blind: bool = False
+
+
+class Part(NamedTuple):
+    """A boundary's part, 0 to 1, of what a channel has used, and how wrong it may be.
+
+    Args:
+        share: The part.
+        least: What it can be at least, by a clock that moves in steps: what is too much now is less the next time.
+        most: What it can be at the most.
+        stray_j: By how much that may fail to be so, since a busy second is worth more joules one time than the next.
+        unseen_j: What the boundary may have used before and was not given yet: it is in this part or a later one.
+    """
+
+    share: float
+    least: float
+    most: float
+    stray_j: float
+    unseen_j: float
 
 
 NO_CLOCKS = Clocks(0, 0.0, 0.0, 0.0)
 """Where nothing is shared by CPU time."""
+
+
+class _Past(NamedTuple):
+    """What there was of a channel the last time: joules per busy second, own and all, and what is still to come of before.
+
+    That is seconds that found no room, joules that were given and not taken, and what children may have used that are not seen.
+    """
+
+    rate_w: float
+    worth_w: float
+    waiting_s: float = 0.0
+    owed_j: float = 0.0
+    hidden_j: float = 0.0
+
+    @property
+    def unseen_j(self) -> float:
+        return self.waiting_s * self.worth_w + self.owed_j + self.hidden_j
 
 
 class _Held:
@@ -88,17 +127,21 @@ class CpuShare:
         machine = self._machine
         self._busy = busy_s or (lambda: machine.busy_and_total_s()[0])
         self._pid = os.getpid()
+        self._tree: ProcessTree | None = None
         if own_s is not None:
             self._own = own_s
         elif boundary == "cgroup" and cgroup is not None:
             self._own = CgroupAccount(cgroup, registry, cgroup_root).own_s
             self._pid = 0  # the clock of this process says nothing about its group
         else:
-            self._own = ProcessTree(registry).own_s
+            self._tree = ProcessTree(registry)
+            self._own = self._tree.own_s
         self._key = "" if registry.me is None else registry.me.key
         self._alone: dict[str, Pool] = {}
         self._files: dict[str, PoolFile] = {}
         self._marks: dict[str, Clocks] = {}
+        self._past: dict[str, _Past] = {}
+        self._waiting = (0.0, 0.0)  # seconds that have found no room, and joules given and not taken, after the last division
         self._joint: set[str] = set()  # channels that others have claims on, too
         self._held: dict[str, _Held] | None = None
         self._checked_ns = time.perf_counter_ns()
@@ -109,7 +152,8 @@ class CpuShare:
     def sample(self) -> Clocks:
         """Look at the clocks; to be done once before the channels that are read together are divided."""
         process_s = time.process_time()
-        self._clocks = Clocks(time.perf_counter_ns(), self._own(), process_s, self._busy())
+        at_ns, own_s, busy_s = time.perf_counter_ns(), self._own(), self._busy()
+        self._clocks = Clocks(at_ns, own_s, process_s, busy_s, self._tree is not None and self._tree.blind)
         return self._clocks
 
     def may_wait(self) -> bool:
@@ -125,10 +169,9 @@ class CpuShare:
 
     def part(
         self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float, clocks: Clocks | None = None
-    ) -> tuple[float, float, float] | None:
+    ) -> Part | None:
         """This boundary's part, 0 to 1, of what a channel has used since it was last asked for; nothing the first time.
 
-        With the least and the most that it can be, by clocks that move in steps: what is too much now is less next time.
         ``None``: it is not known yet, since another process does not let go of the pool; what is owed is given later.
 
         Args:
@@ -156,7 +199,17 @@ class CpuShare:
             pool = self._alone.get(channel.id)
             self._alone[channel.id], taken_j = self._taken(pool, clocks, at_ns, used_j, step_j, alone_j, math.inf, math.inf)
         part = min(1.0, taken_j / step_j) if step_j > 0 else 0.0
-        return part, *_possible(own_s, busy_s)
+        least, most = _possible(own_s, busy_s)
+        worth_w = step_j / max(busy_s, _STEP_S)
+        rate_w = part * worth_w
+        past = self._past.get(channel.id) or _Past(rate_w, worth_w)
+        if busy_s <= 0 or step_j <= 0:
+            worth_w = past.worth_w
+        # The error of one reading is there with the opposite sign in the next, times what a busy second is worth then.
+        stray_j = abs(rate_w - past.rate_w) * _STEP_S / 2 + past.waiting_s * abs(worth_w - past.worth_w)
+        hidden_j = past.hidden_j + (1.0 - part) * step_j if clocks.blind else 0.0
+        self._past[channel.id] = _Past(rate_w, worth_w, *self._waiting, hidden_j)
+        return Part(part, least, 1.0 if clocks.blind else most, stray_j, past.unseen_j)
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -234,10 +287,13 @@ class CpuShare:
         }
         pool.divide(at_ns, energy_j, clocks.busy_s, used_s, range_j=range_j, max_power_w=most_w)
         if mine is None:  # from here on
+            self._waiting = 0.0, 0.0
             pool.claims[self._key] = Claim(self._pid, namespace(), clocks.own_s, clocks.process_s, clocks.own_s)
             return pool, 0.0
         # Of what somebody else has divided since, not more than was used by then as it seems from here: the rest comes next.
-        return pool, pool.take(self._key, alone_j if late else step_j)
+        taken_j = pool.take(self._key, alone_j if late else step_j)
+        self._waiting = mine.own_s - mine.served_s, mine.owed_j
+        return pool, taken_j
 
     @staticmethod
     def _clock_of(claim: Claim) -> float | None:
@@ -285,5 +341,5 @@ def _possible(own_s: float, busy_s: float) -> tuple[float, float]:
     """The least and the most that own CPU time can be of the machine's."""
     if own_s <= 0:
         return 0.0, 0.0
-    rest_s = busy_s - _STEPS_S
-    return min(1.0, own_s / (max(own_s, busy_s) + _STEPS_S)), 1.0 if rest_s <= own_s else own_s / rest_s
+    rest_s = busy_s - 2 * _STEP_S
+    return min(1.0, own_s / (max(own_s, busy_s) + 2 * _STEP_S)), 1.0 if rest_s <= own_s else own_s / rest_s

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import bisect
 import math
+import random
 import time
 from pathlib import Path
 from typing import Any
@@ -9,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from impactsdk import Meter, Settings, devices
 from impactsdk.energy.machine import MachineClock
 from impactsdk.energy.registry import Registry
 from impactsdk.energy.share import CpuShare
-from impactsdk.model import Channel
+from impactsdk.model import Channel, Reading
+from impactsdk.testing import FakeClock
 
 ALONE = Channel("sim:0", "cpu", "sim", tick_s=0.0, sharing="cpu_time")
 HOSTS = Channel("sim:0", "cpu", "sim", tick_s=0.0, sharing="cpu_time", host_range_j=math.inf, max_power_w=1e6)
@@ -21,7 +25,7 @@ HOSTS = Channel("sim:0", "cpu", "sim", tick_s=0.0, sharing="cpu_time", host_rang
 def part_of(share: CpuShare, *arguments: Any) -> float:
     told = share.part(*arguments)
     assert told is not None
-    part, least, most = told
+    part, least, most = told[:3]
     assert 0.0 <= least <= most <= 1.0
     return part
 
@@ -75,6 +79,99 @@ def test_the_part_is_never_above_one_and_comes_to_the_truth_over_time(used, step
     assert all(0.0 <= part <= 1.0 for part in found)
     gained = [after - before for before, after in zip(busy, [*busy[1:], true_s + others_s], strict=True)]
     assert math.fsum(part * gain_s for part, gain_s in zip(found, gained, strict=True)) == pytest.approx(true_s, abs=1e-9)
+
+
+def test_cpu_time_that_found_no_room_is_unseen_energy_until_it_has_been_divided() -> None:
+    own, busy = iter([0.0, 0.05, 0.05, 0.05]), iter([0.0, 0.03, 0.09, 0.1])
+    share = CpuShare("process", Registry(Path()), own_s=lambda: next(own), busy_s=lambda: next(busy))
+    part_of(share, ALONE, 0, 0.0, 0.0, 0.0)
+    told = []
+    for turn in range(1, 4):
+        share.sample()
+        told.append(share.part(ALONE, turn * 100_000_000, 3.0 * turn, 3.0, 0.0))
+    assert [part.share for part in told if part] == pytest.approx([1.0, 1 / 3, 0.0])
+    assert [part.unseen_j for part in told if part] == pytest.approx([0.0, 0.02 * 3.0 / 0.03, 0.0])
+
+
+def test_all_that_children_may_have_used_is_allowed_for_until_they_have_been_looked_at(tmp_path, monkeypatch) -> None:
+    registry, busy = Registry(tmp_path), iter([0.0, 0.0, 0.1, 0.2, 0.3, 0.4])
+    registry.join(boundary="process", cgroup=None, boards=[])
+    share = CpuShare("process", registry, busy_s=lambda: next(busy))
+    tree, told = share._tree, []
+    assert tree is not None
+    monkeypatch.setattr(share, "_own", lambda: 5.0)
+    share.sample()
+    part_of(share, ALONE, 0, 0.0, 0.0, 0.0)
+    for turn, tree.blind in enumerate((True, True, False, False), start=1):
+        share.sample()
+        told.append(share.part(ALONE, turn * 100_000_000, 3.0 * turn, 3.0, 0.0))
+    assert [(part.share, part.most, part.unseen_j) for part in told if part] == [
+        (0.0, 1.0, 0.0),
+        (0.0, 1.0, 3.0),
+        (0.0, 0.0, 6.0),
+        (0.0, 0.0, 0.0),
+    ]
+    registry.leave()
+
+
+class Bursts:
+    """CPU seconds of something that runs now and then, on some cores."""
+
+    def __init__(self, seed: int) -> None:
+        rng = random.Random(seed)
+        self.at_s, self.used_s = [0.0], [0.0]
+        while self.at_s[-1] < 100:
+            length_s = rng.uniform(0.02, 0.3)
+            self.at_s.append(self.at_s[-1] + length_s)
+            self.used_s.append(self.used_s[-1] + length_s * rng.choice([0, 0, 1]))
+
+    def by(self, at_s: float) -> float:
+        index = bisect.bisect_right(self.at_s, at_s) - 1
+        pace = (self.used_s[index + 1] - self.used_s[index]) / (self.at_s[index + 1] - self.at_s[index])
+        return self.used_s[index] + pace * (at_s - self.at_s[index])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_true_energy_of_a_long_region_lies_in_its_interval_though_clocks_move_in_steps(seed: int, monkeypatch) -> None:
+    # Each second of a core costs 10 J, and how much of what is used is this process's changes from one reading to the next.
+    own, others, clock = Bursts(seed), Bursts(seed + 100), FakeClock()
+    begun_ns = clock.now_ns()
+
+    def own_s() -> float:
+        return own.by((clock.now_ns() - begun_ns) * 1e-9)
+
+    def busy_s() -> float:
+        return own_s() + others.by((clock.now_ns() - begun_ns) * 1e-9)
+
+    class Cpu:
+        name = "cpu"
+
+        def open(self, clock: object) -> list[Channel]:
+            return [Channel("cpu:0", "cpu", "counter", tick_s=0.0, max_power_w=40.0, sharing="cpu_time")]
+
+        def read(self) -> list[Reading]:
+            return [Reading("cpu:0", 10.0 * busy_s())]
+
+        def close(self) -> None:
+            pass
+
+    def share(boundary: Any, registry: Registry, **_: object) -> CpuShare:
+        return CpuShare(boundary, registry, own_s=own_s, busy_s=lambda: math.floor(busy_s() * 100 + 1e-7) / 100)
+
+    monkeypatch.setattr(devices, "CpuShare", share)
+    with Meter(Settings.load({}, export="none"), sources=[Cpu()], clock=clock) as meter:
+        with meter.measured("warm"):
+            clock.advance(1.03)
+        before_s = own_s()
+        with meter.measured("job") as job:
+            clock.advance(30.0)
+        true_j = 10.0 * (own_s() - before_s)
+        clock.advance(1.0)
+        told = job.result()
+    assert told.energy_low_j is not None
+    assert told.energy_high_j is not None
+    assert told.energy_low_j <= true_j <= told.energy_high_j
+    assert told.energy_high_j - told.energy_low_j < 0.3 * true_j
 
 
 def test_clocks_that_go_back_take_nothing_away() -> None:
