@@ -13,7 +13,7 @@ from impactsdk.energy.cgroup import cgroup_of, group_number
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import Probe
-from impactsdk.energy.registry import Registry, runtime_directory
+from impactsdk.energy.registry import Registry, runtime_directory, users_directory
 from impactsdk.energy.sampler import Sampler
 from impactsdk.energy.share import NO_CLOCKS, Clocks, CpuShare
 from impactsdk.errors import SourceUnavailableError
@@ -30,7 +30,8 @@ class Devices:
 
     def __init__(self, settings: Settings, clock: Clock, complain: Callable[[str, str], None]) -> None:
         self.curves: list[Curve] = []
-        self.registry = Registry(runtime_directory(settings.environ))
+        directory = runtime_directory(settings.environ)
+        self.registry = Registry(directory, private=directory == users_directory(settings.environ))
         self._settings, self._clock, self._complain = settings, clock, complain
         self._opened: list[Probe] = []
         # A clock that is not the system's is not that of other processes either: nothing is divided by when they measured.
@@ -117,17 +118,20 @@ class Devices:
             self._complain("cgroup", "boundary=cgroup: this process is in no control group; its own share is used instead")
         boards = [channel.id for channel in shared if channel.sharing == "board"]
         joined_ns = self.registry.join(boundary=boundary, cgroup=cgroup, boards=boards, group=group_number(cgroup))
+        self._check_registry()
+        if any(channel.sharing == "cpu_time" for channel in shared):
+            directory = self.registry.directory if self._common_time else None
+            self._cpu_share = CpuShare(boundary, self.registry, directory=directory, cgroup=cgroup)
+        while boards and self._clock.now_ns() < joined_ns <= self._clock.now_ns() + 1_000_000_000:
+            time.sleep(0.002)  # once: until then the others do not know of us
+
+    def _check_registry(self) -> None:
         if self.registry.error is not None:
             self._complain(
                 "registry",
                 f"other measuring processes cannot be seen: {self.registry.error}; what several measure at once may be counted "
                 "by each; IMPACTSDK_RUNTIME_DIR names another place",
             )
-        if any(channel.sharing == "cpu_time" for channel in shared):
-            directory = self.registry.directory if self._common_time else None
-            self._cpu_share = CpuShare(boundary, self.registry, directory=directory, cgroup=cgroup)
-        while boards and self._clock.now_ns() < joined_ns <= self._clock.now_ns() + 1_000_000_000:
-            time.sleep(0.002)  # once: until then the others do not know of us
 
     def begin_round(self) -> None:
         """The sources are about to be read."""
@@ -177,6 +181,7 @@ class Devices:
                 self._complain("pool", f"CPU energy is not divided together with other measuring processes: {share.error}")
         elif sharing == "board" and self._common_time and len(curve.knots) > 1:
             curve.divide(*self.registry.board_share(curve.channel.id, *curve.window_ns()))
+            self._check_registry()
 
     def leave(self) -> None:
         """This process counts nothing any more."""

@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import pytest
 
 from impactsdk import Channel, DegradedWarning, Meter, Settings
+from impactsdk.model import Reading
 from impactsdk.protocols import Clock
 from impactsdk.testing import FakeClock, SimulatedSource
+
+
+class Board:
+    """One that draws 100 W, on the system's clock."""
+
+    name = "board"
+
+    def open(self, clock: object) -> list[Channel]:
+        return [Channel("gpu:0", "gpu", "counter", tick_s=0.0, max_power_w=200.0, sharing="board")]
+
+    def read(self) -> list[Reading]:
+        return [Reading("gpu:0", time.perf_counter() * 100.0)]
+
+    def close(self) -> None:
+        pass
 
 
 def test_a_second_source_with_the_same_channel_is_left_out_and_said() -> None:
@@ -36,6 +53,20 @@ def test_a_source_with_one_channel_twice_is_left_out_and_said() -> None:
             clock.advance(1.0)
         assert region.result().energy_j is None
         assert source.closed
+
+
+def test_where_the_place_is_lost_in_which_measuring_processes_see_each_other_that_is_said(tmp_path) -> None:
+    settings = Settings.load({"IMPACTSDK_RUNTIME_DIR": str(tmp_path / "place")}, export="none")
+    with pytest.warns(DegradedWarning, match="cannot be used any more"), Meter(settings, sources=[Board()]) as meter:
+        with meter.measured("before"):
+            pass
+        (tmp_path / "place").rename(tmp_path / "moved")
+        for path in (tmp_path / "moved").iterdir():
+            path.unlink()
+        (tmp_path / "place").write_text("")
+        with meter.measured("after") as region:
+            time.sleep(0.01)
+        region.result()
 
 
 def test_with_a_clock_of_its_own_a_process_has_its_boards_to_itself() -> None:

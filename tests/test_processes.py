@@ -81,6 +81,11 @@ def test_the_environment_is_as_before_afterwards() -> None:
         assert dict(os.environ) == before
 
 
+def test_a_child_in_another_folder_is_told_the_same_place(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert child_environment({"IMPACTSDK_RUNTIME_DIR": "here"})["IMPACTSDK_RUNTIME_DIR"] == str(tmp_path / "here")
+
+
 def test_a_copy_for_subprocess_leaves_this_environment_alone() -> None:
     before = dict(os.environ)
     with bench() as here, here.measured("parent"):

@@ -15,6 +15,7 @@ import math
 import os
 import struct
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -28,6 +29,7 @@ except ImportError:  # Windows: then there is no registry either, and every proc
 
 __all__ = ["PoolFile"]
 
+_OPEN = os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _MOST_CLAIMS = 1024
 # Magic, start of the machine, number of the writing, up to when it is divided, counter, busy seconds, claims.
 _HEAD = struct.Struct("<8s16sQqddI")
@@ -46,9 +48,11 @@ class PoolFile:
     Args:
         directory: The runtime directory.
         channel: The channel's id.
+        prepare: Makes the directory if it is not there, where more belongs to that than to make it.
     """
 
-    def __init__(self, directory: Path, channel: str) -> None:
+    def __init__(self, directory: Path, channel: str, prepare: Callable[[], None] | None = None) -> None:
+        self._prepare = prepare
         self._path = directory / f"{hashlib.sha256(channel.encode()).hexdigest()[:16]}.pool"
         self._descriptor: int | None = None
         self._checked_ns = 0
@@ -146,8 +150,11 @@ class PoolFile:
         self._descriptor = self._pool = None
 
     def _open(self) -> None:
-        self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | getattr(os, "O_CLOEXEC", 0), 0o600)
+        if self._prepare is None:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        else:
+            self._prepare()
+        self._descriptor = os.open(self._path, _OPEN, 0o600)
         self._checked_ns = time.perf_counter_ns()
 
 

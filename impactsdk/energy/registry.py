@@ -8,9 +8,11 @@ passed, so an entry that matters to it is always seen.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
+import stat
 import tempfile
 import time
 from collections.abc import Iterable, Mapping
@@ -28,24 +30,33 @@ try:
 except ImportError:  # Windows: no flock, hence no registry; the attribution then says that boards are not split
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["Peer", "Registry", "runtime_directory"]
+__all__ = ["Peer", "Registry", "runtime_directory", "users_directory"]
 
 _NOTICE_NS = 20_000_000
 """An entry takes effect this long after it was begun to be written."""
 _KEEP_S = 120.0
 """Left entries stay this long, for parents that poll rarely."""
 _RECHECK_NS = 1_000_000_000
+_ONLY_HERE = getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+"""How files of the directory are opened: not for programs that are started, and not through a link to a file elsewhere."""
 _numbers = itertools.count()
 
 
 def runtime_directory(environ: Mapping[str, str]) -> Path:
-    """Where the entries are kept: ``IMPACTSDK_RUNTIME_DIR``, else the user's runtime directory, else a temporary one."""
-    if environ.get(ENV_RUNTIME_DIR, "").strip():
-        return Path(environ[ENV_RUNTIME_DIR])
+    """Where the entries are kept: ``IMPACTSDK_RUNTIME_DIR``, else the user's runtime directory, else a temporary one.
+
+    It stays the same place where this process, or a child of it, then goes to another folder.
+    """
+    named = environ.get(ENV_RUNTIME_DIR, "")
+    return Path(named).absolute() if named.strip() else users_directory(environ)
+
+
+def users_directory(environ: Mapping[str, str]) -> Path:
+    """Where they are kept if no place is named: only this user may be there."""
     if environ.get("XDG_RUNTIME_DIR", "").strip() and Path(environ["XDG_RUNTIME_DIR"]).is_dir():
-        return Path(environ["XDG_RUNTIME_DIR"]) / "impactsdk"
+        return Path(environ["XDG_RUNTIME_DIR"]).absolute() / "impactsdk"
     user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()) / f"impactsdk-{user}"
+    return Path(tempfile.gettempdir()).absolute() / f"impactsdk-{user}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +86,16 @@ class Peer:
 
 
 class Registry:
-    """This process's entry and its view of the others'. Without a usable directory it is alone, and :attr:`error` says why."""
+    """This process's entry and its view of the others'. Without a usable directory it is alone, and :attr:`error` says why.
 
-    def __init__(self, directory: Path) -> None:
+    Args:
+        directory: Where the entries are.
+        private: Whether that is to be a directory of this user alone. One that was named may be shared on purpose.
+    """
+
+    def __init__(self, directory: Path, *, private: bool = False) -> None:
         self.directory = directory
+        self._private = private and hasattr(os, "geteuid")
         self._descriptor: int | None = None
         self._peers: dict[str, Peer] = {}
         self._dead: dict[str, int] = {}
@@ -95,7 +112,7 @@ class Registry:
             self.error = "this platform has no file locks"
             return time.perf_counter_ns()
         try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.prepare()
             notice_ns = _NOTICE_NS
             while True:
                 joined_ns = time.perf_counter_ns() + notice_ns
@@ -117,8 +134,20 @@ class Registry:
                 notice_ns *= 4  # it took longer, as with many entries or on a slow disk
         except OSError as error:
             self.forsake()
-            self.me, self.error = None, f"{self.directory} cannot be written ({error.strerror or error})"
+            self.me, self.error = None, f"{self.directory} cannot be used ({error.strerror or error})"
             return time.perf_counter_ns()
+
+    def prepare(self) -> None:
+        """Make the directory if it is not there.
+
+        Raises:
+            OSError: It cannot be made; or it is to be of this user alone, and somebody else may have put something there.
+        """
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._private:
+            status = self.directory.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+                raise PermissionError(errno.EPERM, "it is no directory in which only this user can write")
 
     def leave(self) -> None:
         """Say that this process counts nothing after now."""
@@ -140,7 +169,7 @@ class Registry:
     def _write(self, peer: Peer) -> None:
         path = self.directory / f"{peer.key}.json"
         fresh = path.with_suffix(".new")
-        descriptor = os.open(fresh, os.O_CREAT | os.O_RDWR | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+        descriptor = os.open(fresh, os.O_CREAT | os.O_RDWR | os.O_TRUNC | _ONLY_HERE, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.write(descriptor, json.dumps(asdict(peer)).encode())
@@ -163,7 +192,7 @@ class Registry:
         now_ns = time.perf_counter_ns()
         try:
             if self._descriptor is not None and not os.fstat(self._descriptor).st_nlink:
-                self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.prepare()
                 self._write(self.me)  # somebody has cleaned up: the others are to see this process again
             changed_ns = self.directory.stat().st_mtime_ns
             # A directory's time moves in steps of some milliseconds: one that changed just now may change unseen.
@@ -172,8 +201,10 @@ class Registry:
                 self._peers = self._load(now_ns)
                 self._read_ns = now_ns
                 self._stamp = changed_ns if settled else None
-        except OSError:
+            self.error = None
+        except OSError as error:
             self._peers = {self.me.key: self.me}
+            self._stamp, self.error = None, f"{self.directory} cannot be used any more ({error.strerror or error})"
         return self._peers
 
     def _load(self, now_ns: int) -> dict[str, Peer]:
@@ -184,7 +215,7 @@ class Registry:
                 continue
             # Anything may lie there: another version's entry, half a file, a pipe.
             with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
-                descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0))
+                descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _ONLY_HERE)
                 try:
                     record = json.loads(os.read(descriptor, 65536))
                     dead = _lockable(descriptor)

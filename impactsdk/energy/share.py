@@ -255,7 +255,7 @@ class CpuShare:
     def _taken_up(self, directory: Path, channel: Channel) -> _Held | None:
         file = self._files.get(channel.id)
         if file is None:
-            file = self._files[channel.id] = PoolFile(directory, channel.id)
+            file = self._files[channel.id] = PoolFile(directory, channel.id, self._registry.prepare)
         if not file.acquire():
             return None
         held = _Held(file, file.read())

@@ -287,3 +287,13 @@ def test_the_clock_of_another_process_is_read_to_the_nanosecond() -> None:
         burning.wait()
     assert process_clock_s(burning.pid) is None
     assert process_clock_s(0) is None
+
+
+def test_a_link_to_a_file_elsewhere_is_not_followed(tmp_path: Path) -> None:
+    file = PoolFile(tmp_path, "cpu:0")
+    elsewhere = tmp_path / "thesis.txt"
+    elsewhere.write_text("two years of work")
+    file._path.symlink_to(elsewhere)
+    with pytest.raises(OSError):
+        file.acquire()
+    assert elsewhere.read_text() == "two years of work"

@@ -181,7 +181,7 @@ def test_without_a_usable_directory_one_is_alone_and_says_why(tmp_path: Path) ->
     registry = joined(tmp_path / "file" / "below")
     assert registry.me is None
     assert registry.error is not None
-    assert "cannot be written" in registry.error
+    assert "cannot be used" in registry.error
     assert registry.peers() == {}
     assert registry.board_share(BOARD, 0, 10) == (1.0, 1.0)
     registry.leave()
@@ -248,6 +248,57 @@ def test_the_directory_is_the_one_that_is_named_else_the_users(tmp_path: Path) -
     assert runtime_directory({"IMPACTSDK_RUNTIME_DIR": "/named", "XDG_RUNTIME_DIR": str(tmp_path)}) == Path("/named")
     assert runtime_directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / "impactsdk"
     assert runtime_directory({"XDG_RUNTIME_DIR": str(tmp_path / "no")}).name == f"impactsdk-{os.getuid()}"
+
+
+def test_a_directory_that_is_named_from_where_one_is_stays_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert runtime_directory({"IMPACTSDK_RUNTIME_DIR": "runtime"}) == tmp_path / "runtime"
+
+
+def alone(directory: Path) -> str:
+    """Why a process is alone with a directory that is to be its user's."""
+    registry = Registry(directory, private=True)
+    registry.join(boundary="process", cgroup=None, boards=[BOARD])
+    assert registry.me is None
+    assert registry.error is not None
+    return registry.error
+
+
+def test_the_users_own_directory_is_not_used_if_others_could_have_put_something_there(tmp_path: Path, monkeypatch) -> None:
+    theirs, mine = tmp_path / "theirs", tmp_path / "mine"
+    theirs.mkdir()
+    mine.symlink_to(theirs)
+    assert "only this user" in alone(mine)
+    assert not list(theirs.iterdir())
+    theirs.chmod(0o777)
+    assert "only this user" in alone(theirs)
+    named = joined(theirs)  # may be shared on purpose
+    assert named.error is None
+    named.leave()
+    theirs.chmod(0o700)
+    registry = Registry(theirs, private=True)
+    registry.join(boundary="process", cgroup=None, boards=[BOARD])
+    assert registry.error is None
+    registry.leave()
+    monkeypatch.setattr(os, "geteuid", lambda: theirs.stat().st_uid + 1)
+    assert "only this user" in alone(theirs)
+
+
+def test_one_that_cannot_enter_itself_again_is_alone_and_says_so_until_it_can(tmp_path: Path) -> None:
+    registry, directory = joined(tmp_path / "runtime"), tmp_path / "runtime"
+    for path in directory.iterdir():
+        path.unlink()
+    directory.rmdir()
+    directory.write_text("")
+    assert len(registry.peers()) == 1
+    assert registry.error is not None
+    assert "cannot be used any more" in registry.error
+    directory.unlink()
+    other = joined(directory)
+    assert len(registry.peers()) == 2
+    assert registry.error is None
+    registry.leave()
+    other.leave()
 
 
 def test_where_there_are_no_file_locks_one_is_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
