@@ -98,7 +98,8 @@ class Registry:
         self._private = private and hasattr(os, "geteuid")
         self._descriptor: int | None = None
         self._peers: dict[str, Peer] = {}
-        self._dead: dict[str, int] = {}
+        self._gone: dict[str, Peer] = {}
+        """Those that have ended: nothing of their entries changes any more, so that they are not read again."""
         self._numbers: dict[str, tuple[int, int]] = {}
         self._stamp: object = None
         self._read_ns = 0
@@ -215,6 +216,10 @@ class Registry:
                 continue
             # Anything may lie there: another version's entry, half a file, a pipe.
             with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
+                if key in self._gone:
+                    peers[key] = self._gone[key]
+                    _sweep(path)
+                    continue
                 descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _ONLY_HERE)
                 try:
                     record = json.loads(os.read(descriptor, 65536))
@@ -224,14 +229,14 @@ class Registry:
                 record["boards"] = tuple(record["boards"])
                 if not _usable(record) or record["key"] != key:
                     continue
-                if dead:
-                    if time.time() - path.stat().st_mtime > _KEEP_S:
-                        path.unlink()
-                    if record["left_ns"] is None:
-                        record["left_ns"] = self._dead.setdefault(key, now_ns)
+                if dead and record["left_ns"] is None:
+                    record["left_ns"] = now_ns
                 peers[key] = self._as_numbered_here(Peer(**record))
+                if dead:
+                    self._gone[key] = peers[key]
+                    _sweep(path)
         self._numbers = {key: numbers for key, numbers in self._numbers.items() if key in peers}
-        self._dead = {key: at_ns for key, at_ns in self._dead.items() if key in peers}
+        self._gone = {key: peer for key, peer in self._gone.items() if key in peers}
         return peers
 
     def _as_numbered_here(self, peer: Peer) -> Peer:
@@ -273,6 +278,12 @@ def _usable(record: dict[str, Any]) -> bool:
     if record["cgroup"] is not None:
         texts.append(record["cgroup"])
     return all(type(number) is int for number in numbers) and all(isinstance(text, str) for text in texts)
+
+
+def _sweep(path: Path) -> None:
+    """Remove the entry of one that has ended once nobody needs it any more."""
+    if time.time() - path.stat().st_mtime > _KEEP_S:
+        path.unlink()
 
 
 def _lockable(descriptor: int) -> bool:

@@ -134,6 +134,21 @@ def test_an_old_entry_of_the_dead_is_swept_away_and_a_fresh_one_kept(tmp_path: P
     registry.leave()
 
 
+def test_the_entry_of_one_that_has_ended_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "peer-1.json"
+    path.write_text(json.dumps(asdict(peer(1, 0))))
+    registry = joined(tmp_path)
+    ended = registry.peers()["peer-1"]
+    assert ended.left_ns is not None
+    path.write_text("")
+    registry._stamp = None
+    assert registry.peers()["peer-1"] is ended
+    path.unlink()
+    registry._stamp = None
+    assert "peer-1" not in registry.peers()
+    registry.leave()
+
+
 GARBAGE = [
     "",
     "{",
