@@ -12,7 +12,7 @@ from impactsdk.discovery import candidates
 from impactsdk.energy.cgroup import cgroup_of, group_number
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
-from impactsdk.energy.probe import Probe
+from impactsdk.energy.probe import IDLE_S, Probe
 from impactsdk.energy.registry import Registry, runtime_directory, users_directory
 from impactsdk.energy.sampler import Sampler
 from impactsdk.energy.share import NO_CLOCKS, Clocks, CpuShare
@@ -22,6 +22,7 @@ from impactsdk.settings import Settings
 
 __all__ = ["Devices"]
 
+_WATCHED_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -148,6 +149,10 @@ class Devices:
             return NO_CLOCKS
         clocks = self._looked(self._cpu_share)
         return clocks if self._cpu_share.may_wait() else None
+
+    def idle_s(self) -> float:
+        """How long nothing has to be read while no region is open."""
+        return _WATCHED_S if self._cpu_share is not None and self._cpu_share.unseen_by_others else IDLE_S
 
     @contextmanager
     def together(self) -> Iterator[None]:

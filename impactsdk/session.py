@@ -111,6 +111,7 @@ class Session(Recorder):
             took=self._devices.divide,
             look=self._devices.look,
             together=self._devices.together,
+            idle_s=self._devices.idle_s,
             end=self._end,
             sleeping=self._note_sleep,
         )

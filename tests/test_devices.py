@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
 from impactsdk import Channel, DegradedWarning, Meter, Settings
+from impactsdk.devices import Devices
 from impactsdk.model import Reading
 from impactsdk.protocols import Clock
 from impactsdk.testing import FakeClock, SimulatedSource
@@ -67,6 +69,14 @@ def test_where_the_place_is_lost_in_which_measuring_processes_see_each_other_tha
         with meter.measured("after") as region:
             time.sleep(0.01)
         region.result()
+
+
+def test_an_idle_process_looks_each_second_only_where_others_would_take_what_its_children_use() -> None:
+    found = Devices(Settings.load({}, export="none"), FakeClock(), lambda key, text: None)
+    assert found.idle_s() == 10.0
+    for unseen, expected_s in ((False, 10.0), (True, 1.0)):
+        found._cpu_share = SimpleNamespace(unseen_by_others=unseen)  # type: ignore[assignment]
+        assert found.idle_s() == expected_s
 
 
 def test_with_a_clock_of_its_own_a_process_has_its_boards_to_itself() -> None:

@@ -19,6 +19,7 @@ __all__ = ["ProcessTree"]
 _COST_LIMIT = 400
 """Looking at other processes may cost one part in so many of the time."""
 _LONGEST_S = 1.0
+_WORK_S = 0.001
 
 
 class ProcessTree:
@@ -41,6 +42,8 @@ class ProcessTree:
         self._children_s = self._debt_s = 0.0
         self.blind = False
         """Whether descendants may have used more than was seen when they were last looked at."""
+        self.working = False
+        """Whether descendants had used anything worth mentioning when they were last looked at."""
         self._reaped_s = self._reaped_now_s()
         self._scan(first=True)
         self._gone()
@@ -52,7 +55,7 @@ class ProcessTree:
     def own_s(self) -> float:
         """Cumulative seconds since this object was made, for the descendants; since its start, for the process itself."""
         if self._childless():
-            self.blind = False
+            self.blind = self.working = False
             return time.process_time() + self._children_s
         now, newest = time.perf_counter(), _newest_process()
         wanted = newest is None or newest != self._newest
@@ -111,6 +114,7 @@ class ProcessTree:
         if gone:  # the whole time of one that measured is now in somebody's reaped time: it counted that itself
             gained_s = 0.0
         gained_s += living_s
+        self.working = gained_s > _WORK_S
         self._children_s += max(0.0, gained_s + self._debt_s)
         # One that ended between the two looks above is missed now and seen in its parent's reaped time the next time; one
         # that nobody reaped never is, so that the debt is not kept for longer.

@@ -58,6 +58,7 @@ class Sampler:
         before_round: Called before each round.
         sleeping: Told when the sampler begins to sleep long or a device is called, so that a region that opens wakes it or
             looks after it, and when that is over.
+        idle_s: How long it may sleep while no region is open.
         end: Called last, in the thread, once :meth:`stop` was asked for.
     """
 
@@ -76,7 +77,7 @@ class Sampler:
         before_round: Callable[[], None],
         end: Callable[[], None],
         sleeping: Callable[[bool], None],
-        idle_s: float = IDLE_S,
+        idle_s: Callable[[], float] = lambda: IDLE_S,
     ) -> None:
         self.clock = clock
         self.probes: Sequence[Probe] = ()
@@ -305,7 +306,7 @@ class Sampler:
             return
         self._sleeping(True)
         if not self._busy():  # else a region was opened before it could see that we sleep
-            self._waker.wait(self._idle_s)
+            self._waker.wait(self._idle_s())
         self._sleeping(False)
         for probe in working:
             probe.due_ns = 0

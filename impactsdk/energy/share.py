@@ -28,6 +28,7 @@ _RECHECK_NS = 1_000_000_000
 _STEP_S = 0.01
 """By so much the kernel's clock of busy time may be wrong at either end."""
 _UNSEEN_S = 0.005
+_CARRY_S = 0.05
 _SLACK = 4
 """A device may exceed its limit for a moment; what would need so many times of it is a counter that was reset."""
 
@@ -142,6 +143,7 @@ class CpuShare:
         self._marks: dict[str, Clocks] = {}
         self._past: dict[str, _Past] = {}
         self._waiting = (0.0, 0.0)  # seconds that have found no room, and joules given and not taken, after the last division
+        self._dropped_s = 0.0  # of those seconds, what was given up
         self._joint: set[str] = set()  # channels that others have claims on, too
         self._held: dict[str, _Held] | None = None
         self._checked_ns = time.perf_counter_ns()
@@ -166,6 +168,11 @@ class CpuShare:
             return True
         unseen_s = (self._clocks.own_s - self._clocks.process_s) - (self._told.own_s - self._told.process_s)
         return self._pid != 0 and not self._joint and unseen_s < _UNSEEN_S
+
+    @property
+    def unseen_by_others(self) -> bool:
+        """Whether others divide, too, and do not see what works for this boundary now: that is lost if it is not told soon."""
+        return bool(self._joint) and (self._tree is None or self._tree.working)
 
     def part(
         self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float, clocks: Clocks | None = None
@@ -207,6 +214,7 @@ class CpuShare:
             worth_w = past.worth_w
         # The error of one reading is there with the opposite sign in the next, times what a busy second is worth then.
         stray_j = abs(rate_w - past.rate_w) * _STEP_S / 2 + past.waiting_s * abs(worth_w - past.worth_w)
+        stray_j += self._dropped_s * worth_w  # missing for good
         hidden_j = past.hidden_j + (1.0 - part) * step_j if clocks.blind else 0.0
         self._past[channel.id] = _Past(rate_w, worth_w, *self._waiting, hidden_j)
         return Part(part, least, 1.0 if clocks.blind else most, stray_j, past.unseen_j)
@@ -280,6 +288,7 @@ class CpuShare:
             pool = Pool(at_ns, energy_j, clocks.busy_s)
         late = at_ns <= pool.at_ns
         mine = pool.claims.get(self._key)
+        gained_s = 0.0 if mine is None else clocks.own_s - mine.own_s
         if mine is not None:
             mine.own_s, mine.clock_s = clocks.own_s, clocks.process_s
         used_s = {
@@ -287,12 +296,15 @@ class CpuShare:
         }
         pool.divide(at_ns, energy_j, clocks.busy_s, used_s, range_j=range_j, max_power_w=most_w)
         if mine is None:  # from here on
-            self._waiting = 0.0, 0.0
+            self._waiting, self._dropped_s = (0.0, 0.0), 0.0
             pool.claims[self._key] = Claim(self._pid, namespace(), clocks.own_s, clocks.process_s, clocks.own_s)
             return pool, 0.0
         # Of what somebody else has divided since, not more than was used by then as it seems from here: the rest comes next.
         taken_j = pool.take(self._key, alone_j if late else step_j)
-        self._waiting = mine.own_s - mine.served_s, mine.owed_j
+        # What found no room by now, and is older than the last reading, would be charged to what runs now.
+        dropped_s = max(0.0, mine.own_s - mine.served_s - max(gained_s, _CARRY_S))
+        mine.served_s += dropped_s
+        self._waiting, self._dropped_s = (mine.own_s - mine.served_s, mine.owed_j), dropped_s
         return pool, taken_j
 
     @staticmethod

@@ -78,6 +78,9 @@ def test_a_child_that_burns_is_counted_while_it_lives_and_not_again_when_it_is_g
     others_s(tree)
     said(child)
     lived_s = others_s(tree)
+    assert tree.working
+    others_s(tree)
+    assert not tree.working
     assert 0.25 <= lived_s < LIMIT_S
     child.communicate("\n")
     assert others_s(tree) == pytest.approx(lived_s, abs=0.2)

@@ -81,6 +81,11 @@ def test_the_part_is_never_above_one_and_comes_to_the_truth_over_time(used, step
     assert math.fsum(part * gain_s for part, gain_s in zip(found, gained, strict=True)) == pytest.approx(true_s, abs=1e-9)
 
 
+def test_cpu_time_that_found_no_room_for_longer_than_a_reading_is_given_up() -> None:
+    # Others have divided the time in which it was used: what is used now is not charged for it.
+    assert parts([0.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.2, 0.3, 0.4]) == pytest.approx([1.0, 1.0, 0.5, 0.0])
+
+
 def test_cpu_time_that_found_no_room_is_unseen_energy_until_it_has_been_divided() -> None:
     own, busy = iter([0.0, 0.05, 0.05, 0.05]), iter([0.0, 0.03, 0.09, 0.1])
     share = CpuShare("process", Registry(Path()), own_s=lambda: next(own), busy_s=lambda: next(busy))
@@ -260,6 +265,26 @@ def test_what_one_reading_gives_another_process_waits_for_it(tmp_path: Path) -> 
     used_s = time.process_time() - begun_s
     assert part_of(own, HOSTS, 0, 0.0, 10.0, 110.0) == pytest.approx(used_s, rel=0.3)
     left(own, other)
+
+
+def test_who_has_children_at_work_that_another_cannot_see_tells_of_them_though_nothing_is_measured(tmp_path: Path) -> None:
+    registry = Registry(tmp_path)
+    registry.join(boundary="process", cgroup=None, boards=[])
+    parent = CpuShare("process", registry, directory=tmp_path)
+    tree = parent._tree
+    assert tree is not None
+    part_of(parent, HOSTS, 0, 0.0, 0.0, 100.0)
+    tree.working = True
+    assert not parent.unseen_by_others
+    other = member(tmp_path, Clocks())
+    part_of(other, HOSTS, 0, 0.0, 0.0, 100.0)
+    parent.sample()
+    tree.working = True
+    part_of(parent, HOSTS, 0, 0.0, 0.0, 100.0)
+    assert parent.unseen_by_others
+    tree.working = False
+    assert not parent.unseen_by_others
+    left(parent, other)
 
 
 def test_a_directory_in_which_nothing_can_be_written_leaves_one_alone_and_says_why(tmp_path: Path) -> None:
