@@ -28,7 +28,8 @@ _RECHECK_NS = 1_000_000_000
 _STEP_S = 0.01
 """By so much the kernel's clock of busy time may be wrong at either end."""
 _UNSEEN_S = 0.005
-_CARRY_S = 0.05
+_CARRY_S = 2 * _STEP_S * (os.cpu_count() or 1)
+"""By so much CPU time may be ahead of the machine's, whose clock moves in steps for each processor."""
 _SLACK = 4
 """A device may exceed its limit for a moment; what would need so many times of it is a counter that was reset."""
 
@@ -301,9 +302,12 @@ class CpuShare:
             return pool, 0.0
         # Of what somebody else has divided since, not more than was used by then as it seems from here: the rest comes next.
         taken_j = pool.take(self._key, alone_j if late else step_j)
-        # What found no room by now, and is older than the last reading, would be charged to what runs now.
-        dropped_s = max(0.0, mine.own_s - mine.served_s - max(gained_s, _CARRY_S))
-        mine.served_s += dropped_s
+        dropped_s = 0.0
+        if len(pool.claims) > 1 and pool.at_ns == at_ns:
+            # Others have divided the time in which it was used. What is older than the last reading would be charged to what
+            # runs now.
+            dropped_s = max(0.0, mine.own_s - mine.served_s - max(gained_s, _CARRY_S))
+            mine.served_s += dropped_s
         self._waiting, self._dropped_s = (mine.own_s - mine.served_s, mine.owed_j), dropped_s
         return pool, taken_j
 

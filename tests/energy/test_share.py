@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from impactsdk import Meter, Settings, devices
+from impactsdk.energy import share as shares
 from impactsdk.energy.machine import MachineClock
 from impactsdk.energy.registry import Registry
 from impactsdk.energy.share import CpuShare
@@ -79,11 +80,6 @@ def test_the_part_is_never_above_one_and_comes_to_the_truth_over_time(used, step
     assert all(0.0 <= part <= 1.0 for part in found)
     gained = [after - before for before, after in zip(busy, [*busy[1:], true_s + others_s], strict=True)]
     assert math.fsum(part * gain_s for part, gain_s in zip(found, gained, strict=True)) == pytest.approx(true_s, abs=1e-9)
-
-
-def test_cpu_time_that_found_no_room_for_longer_than_a_reading_is_given_up() -> None:
-    # Others have divided the time in which it was used: what is used now is not charged for it.
-    assert parts([0.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.1, 0.2, 0.3, 0.4]) == pytest.approx([1.0, 1.0, 0.5, 0.0])
 
 
 def test_cpu_time_that_found_no_room_is_unseen_energy_until_it_has_been_divided() -> None:
@@ -245,6 +241,26 @@ def test_two_that_share_have_each_joule_once_whenever_they_read(tmp_path: Path) 
     assert part_of(two, HOSTS, 0, 0.0, 10.0, 150.0) == 0.0
     left(one, two)
     assert not list(tmp_path.glob("*.pool"))
+
+
+def test_cpu_time_that_others_have_left_no_room_for_is_not_made_up_for_by_what_runs_later(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(shares, "_CARRY_S", 0.05)
+    clocks, others = Clocks(), Clocks()
+    share, other = member(tmp_path, clocks), member(tmp_path, others)
+    for each in (share, other):
+        part_of(each, HOSTS, 0, 0.0, 0.0, 100.0)
+    found, strays = [], []
+    for turn in range(1, 5):
+        clocks.own_s, clocks.busy_s = 1.0, 0.1 * turn  # children of this one have worked, which the other could not see
+        time.sleep(0.001)
+        share.sample()
+        told = share.part(HOSTS, 0, 0.0, 10.0, 100.0 + 10.0 * turn)
+        assert told is not None
+        found.append(told.share)
+        strays.append(told.stray_j)
+    assert found == pytest.approx([1.0, 1.0, 0.5, 0.0])
+    assert strays[1] >= 0.75 * 100.0  # what was given up may have been used all the same
+    left(share, other)
 
 
 def test_what_one_reading_gives_another_process_waits_for_it(tmp_path: Path) -> None:
