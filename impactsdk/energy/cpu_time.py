@@ -45,7 +45,8 @@ class ProcessTree:
         self.working = False
         """Whether descendants had used anything worth mentioning when they were last looked at."""
         self._reaped_s = self._reaped_now_s()
-        self._scan(first=True)
+        self._scan(_newest_process(), first=True)
+        self._scan_at = 0.0  # what is begun next is looked for at once
         self._gone()
 
     def _reaped_now_s(self) -> float:
@@ -58,7 +59,7 @@ class ProcessTree:
             self.blind = self.working = False
             return time.process_time() + self._children_s
         now, newest = time.perf_counter(), _newest_process()
-        wanted = newest is None or newest != self._newest
+        wanted = newest is None or newest != self._newest or self._one_has_stopped()
         may_scan, may_read = now >= self._scan_at, now >= self._read_at
         if may_scan and (wanted or now >= self._scan_at + _LONGEST_S):
             self._scan(newest)
@@ -69,6 +70,11 @@ class ProcessTree:
             return time.process_time() + self._children_s
         own = self._me.cpu_times()
         return float(own.user + own.system) + self._children_s
+
+    def _one_has_stopped(self) -> bool:
+        """Whether a descendant has ceased to measure for itself and may go on without: from now on it is ours."""
+        peers = self._registry.peers() if self._awaited else {}
+        return any(key in peers and peers[key].left_ns is not None for key in self._awaited)
 
     def _childless(self) -> bool:
         """Whether there is no child and none was reaped since the last look: two calls instead of a walk through /proc."""
