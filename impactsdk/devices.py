@@ -17,7 +17,7 @@ from impactsdk.energy.registry import Registry, runtime_directory, users_directo
 from impactsdk.energy.sampler import Sampler
 from impactsdk.energy.share import NO_CLOCKS, Clocks, CpuShare
 from impactsdk.errors import SourceUnavailableError
-from impactsdk.protocols import Clock
+from impactsdk.protocols import Clock, EnergySource
 from impactsdk.settings import Settings
 
 __all__ = ["Devices"]
@@ -35,6 +35,7 @@ class Devices:
         self.registry = Registry(directory, private=directory == users_directory(settings.environ))
         self._settings, self._clock, self._complain = settings, clock, complain
         self._opened: list[Probe] = []
+        self._candidates: list[list[EnergySource]] | None = None  # made once, so that one that hung is known again
         # A clock that is not the system's is not that of other processes either: nothing is divided by when they measured.
         self._common_time = isinstance(clock, SystemClock)
         self._cpu_share: CpuShare | None = None
@@ -46,11 +47,13 @@ class Devices:
             probe.close()
         self._opened = probes = []
         taken: dict[str, str] = {}
-        for alternatives in candidates(self._settings, self._complain):
+        if self._candidates is None:
+            self._candidates = list(candidates(self._settings, self._complain))
+        for alternatives in self._candidates:
             for source in alternatives:
-                probe = Probe(source, self._clock, self._complain, self._settings.interval_s)
-                if probe.name in sampler.given_up:
+                if any(source is hung for hung in sampler.given_up):
                     continue
+                probe = Probe(source, self._clock, self._complain, self._settings.interval_s)
                 opened = self._try(probe, sampler)
                 if sampler.superseded():
                     return []

@@ -19,7 +19,7 @@ from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
 from impactsdk.energy.probe import IDLE_S, Probe, Took
 from impactsdk.lifecycle import SAMPLER
-from impactsdk.protocols import Clock
+from impactsdk.protocols import Clock, EnergySource
 
 __all__ = ["Sampler"]
 
@@ -84,7 +84,7 @@ class Sampler:
         self.cpu_s = 0.0
         self.ready = threading.Event()
         self.ended = threading.Event()
-        self.given_up: set[str] = set()
+        self.given_up: list[EnergySource] = []
         self._waker = clock.waker()
         self._begin, self._settle, self._busy, self._took, self._end = begin, settle, busy, took, end
         self._unseen, self._awaited = unseen, awaited
@@ -173,7 +173,7 @@ class Sampler:
                 return None
             probe = calling[0]
             if probe is not None:
-                self.given_up.add(probe.name)
+                self.given_up.append(probe.source)
                 probe.give_up()
             self._calling = None
             self._launch(opening=not self.ready.is_set() and not self.probes)

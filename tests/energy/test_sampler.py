@@ -289,6 +289,21 @@ def test_a_source_that_hangs_while_it_is_opened_is_left_out() -> None:
     assert good.closed
 
 
+def test_a_source_of_the_same_name_as_one_that_hangs_is_measured() -> None:
+    clock, free = FakeClock(), threading.Event()
+    hanging = Odd(lambda n, clock: [], opens=lambda: free.wait(60) and [])
+    good = Odd(lambda n, clock: shown(clock))
+    with pytest.warns(DegradedWarning, match="odd does not return"):
+        with meter_of(hanging, good, clock=clock) as meter:
+            with meter.measured("early"):
+                clock.advance(3.0)
+            assert wait_until(lambda: meter.flush(0.1) or clock.advance(0.5))  # type: ignore[func-returns-value, arg-type]
+            assert worked(meter, clock).energy_by_type == pytest.approx({"cpu": 150.0})
+        free.set()
+        assert wait_until(lambda: hanging.closed == 1)
+    assert good.closed == 1
+
+
 def test_a_source_that_hangs_does_not_let_the_memory_grow_though_nobody_asks_for_a_result() -> None:
     clock, free = FakeClock(), threading.Event()
     odd = Odd(lambda n, clock: free.wait(60) and [] if n == 3 else shown(clock))
