@@ -88,10 +88,13 @@ class Books:
 
     def interrupt(self, at_ns: int) -> None:
         """The process ends: regions that are open end with it, the innermost first."""
-        for entry in [] if self.ledger is None else reversed(list(self.ledger.open_entries)):
-            region: Region = entry.owner
+        self._drain()
+        begun: list[Region] = [] if self.ledger is None else [entry.owner for entry in self.ledger.open_entries]
+        # Of those that have begun after the last reading no more is known than that.
+        begun += [event for event in self._pending if isinstance(event, Region) and event.entry is None]
+        for region in reversed(begun):
             if region.exit_ns is None:
-                region.exit_ns = at_ns
+                region.exit_ns = max(at_ns, region.enter_ns)
                 region.interrupted = True
             self._events.append(region)
 

@@ -145,26 +145,33 @@ class Session(Recorder):
         """The measurement of a closed region, once the reading that covers it has come."""
         if self.dead:
             raise RegionError(f"{region.name!r} was opened in another process (before a fork); ask for its result there")
-        if not getattr(region, "settled", False):
-            region.waiter = done = threading.Event()
-            deadline = time.monotonic() + timeout_s
-            while not getattr(region, "settled", False):
-                self._hurry()
-                self._look_after()
-                left_s = deadline - time.monotonic()
-                if left_s <= 0 or self._sampler.ended.is_set():
-                    break
-                done.wait(min(left_s, 0.2))
-            if not getattr(region, "settled", False):
-                slow = [curve.channel.id for curve in self.accounts.curves if 2.5e-9 * (curve.tick_ns or 0.0) > timeout_s]
-                raise SettleTimeoutError(
-                    f"no reading that covers {region.name!r} came within {timeout_s} s: "
-                    + (f"{' and '.join(slow)} must be waited for longer" if slow else "the meter is closed, or a device hangs")
-                )
+        if not getattr(region, "settled", False) and not (self.within and hasattr(region, "measurement")):
+            self._await(region, timeout_s)
         measurement = getattr(region, "measurement", None)
         if measurement is None:
             region.measurement = measurement = self.accounts.measurement(region, self._anchor_ns)
         return measurement
+
+    def _await(self, region: Region, timeout_s: float) -> None:
+        if self.within:
+            raise SettleTimeoutError(
+                f"{region.name!r} is not settled, and cannot be while a listener or an exporter waits for it"
+            )
+        region.waiter = done = threading.Event()
+        deadline = time.monotonic() + timeout_s
+        while not getattr(region, "settled", False):
+            self._hurry()
+            self._look_after()
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or self._sampler.ended.is_set():
+                break
+            done.wait(min(left_s, 0.2))
+        if not getattr(region, "settled", False):
+            slow = [curve.channel.id for curve in self.accounts.curves if 2.5e-9 * (curve.tick_ns or 0.0) > timeout_s]
+            raise SettleTimeoutError(
+                f"no reading that covers {region.name!r} came within {timeout_s} s: "
+                + (f"{' and '.join(slow)} must be waited for longer" if slow else "the meter is closed, or a device hangs")
+            )
 
     def _hurry(self) -> None:
         self.awaited = True
@@ -207,6 +214,8 @@ class Session(Recorder):
 
     def flush_ledger(self, timeout_s: float) -> bool:
         """Wait until everything that has ended by now is settled; say whether that was reached."""
+        if self.within:
+            return False
         begun, until_ns = time.monotonic(), self.now_ns()
         hurried = -1.0
         while not self._settled(until_ns):
@@ -264,10 +273,8 @@ class Session(Recorder):
             self._closing = True
             self._mind_late_provider()
             self._sampler.stop(min(1.0, timeout_s / 2))
-        # A listener or an exporter closes, or the handler of a signal that came while this very thread looked at the books: the
-        # sampler's thread ends once that has returned.
-        if self._sampler.owns_thread() or self._lock._is_owned():  # type: ignore[attr-defined]
-            return False
+        if self.within:
+            return False  # the thread ends once whoever closes has returned
         begun_ns = self.now_ns()
         while not self._sampler.ended.wait(0.05):
             self._look_after()
@@ -288,6 +295,15 @@ class Session(Recorder):
     def over(self) -> bool:
         """Whether there is nothing more to wait for."""
         return self.dead or self._sampler.ended.is_set()
+
+    @property
+    def within(self) -> bool:
+        """Whether nothing can settle while the caller waits.
+
+        A listener, a processor or an exporter asks, in the sampler's thread; or the handler of a signal that came while this
+        very thread looked at the books.
+        """
+        return self._sampler.owns_thread() or self._lock._is_owned()  # type: ignore[attr-defined]
 
     @property
     def late(self) -> list[str]:

@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 
 import impactsdk
 from impactsdk import ConfigurationError, DegradedWarning, Meter, RegionError, Settings, SettleTimeoutError
 from impactsdk.testing import FakeClock, SimulatedSource, wait_until
-from tests.kit import bench, conserved
+from tests.kit import attributes, bench, conserved
 
 
 def test_nothing_is_started_before_the_first_region() -> None:
@@ -390,3 +391,74 @@ def test_a_machine_that_does_not_say_what_it_is_made_of_is_measured(monkeypatch:
         with meter.measured("a") as region:
             pass
         assert region.result().energy_j is not None
+
+
+def test_a_listener_that_flushes_or_asks_for_a_result_is_answered_at_once_and_holds_up_nobody() -> None:
+    clock = FakeClock()
+    seen: list[Any] = []
+    with bench(clock=clock) as here:
+        other = here.measured("other", span=False).__enter__()
+
+        def listener(found: Any) -> None:
+            seen.append(here.meter.flush(60.0))
+            if found.name == "a":
+                seen.append(a.result(60.0))
+                with pytest.raises(SettleTimeoutError, match="while a listener or an exporter waits"):
+                    other.result(60.0)
+
+        here.meter.listeners.append(listener)
+        with here.measured("a") as a:
+            clock.advance(1.0)
+        other.__exit__(None, None, None)
+        clock.advance(1.0)
+        assert here.meter.flush()
+        assert seen == [False, a.result(), False], "what has ended meanwhile is still to be settled"
+
+
+def test_an_application_s_processor_that_flushes_its_provider_at_each_span_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = FakeClock()
+    with bench(clock=clock) as here:
+        flushed, waited = [], []
+
+        class Eager(SpanProcessor):
+            def on_end(self, span: ReadableSpan) -> None:
+                flushed.append(here.provider.force_flush())
+
+        here.provider.add_span_processor(Eager())
+        with here.measured("begins"):
+            session: Any = here.meter.session
+        settled = session._settled
+        monkeypatch.setattr(session, "_settled", lambda at_ns: waited.append(session.within) or settled(at_ns))
+        with here.measured("x"):
+            clock.advance(1.0)
+        clock.advance(1.0)
+        assert len(here.all_spans) == 2
+        assert flushed == [True, True]
+        assert not any(waited)
+
+
+@pytest.mark.parametrize("late_s", [0.05, 0.0])
+def test_a_region_that_has_begun_after_the_last_reading_is_closed_with_the_others(late_s: float) -> None:
+    clock = FakeClock()
+    with bench(sources=[SimulatedSource(100.0, tick_s=0.1)], clock=clock) as here:
+        outer, inner = here.measured("outer"), here.measured("inner")
+        outer.__enter__()
+        clock.advance(2.0)
+        inner.__enter__()
+        clock.advance(late_s)
+        assert here.meter.close()
+        assert [(span.name, attributes(span)["impact.interrupted"]) for span in here.all_spans] == [
+            ("inner", True),
+            ("outer", True),
+        ]
+        totals = here.meter.totals()
+        assert {name: operation.count for name, operation in totals.operations.items()} == {"outer": 1, "inner": 1}
+        conserved(totals)
+        found = inner.result()
+        assert found.energy_low_j is not None
+        assert found.energy_high_j is not None
+        assert found.energy_low_j <= 100.0 * late_s <= found.energy_high_j + 1e-9
+        inner.__exit__(None, None, None)
+        outer.__exit__(None, None, None)
