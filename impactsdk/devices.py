@@ -12,7 +12,7 @@ from impactsdk.discovery import candidates
 from impactsdk.energy.cgroup import cgroup_of, group_number
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import Knot
-from impactsdk.energy.probe import IDLE_S, Probe
+from impactsdk.energy.probe import IDLE_S, Probe, told
 from impactsdk.energy.registry import Registry, runtime_directory, users_directory
 from impactsdk.energy.sampler import Sampler
 from impactsdk.energy.share import NO_CLOCKS, Clocks, CpuShare
@@ -69,8 +69,9 @@ class Devices:
                     probe.close()
                     continue
                 taken.update(dict.fromkeys(probe.curves, probe.name))
-                if getattr(source, "degraded", None):
-                    self._complain(f"degraded:{probe.name}", str(source.degraded))  # type: ignore[attr-defined]
+                degraded = told(source, "degraded")
+                if degraded:
+                    self._complain(f"degraded:{probe.name}", str(degraded))
                 probes.append(probe)
                 break
         self._leave_out_what_modules_contain(probes)
@@ -82,7 +83,7 @@ class Devices:
         """Where a board is only known by the energy of its whole module, that of the CPU is in it."""
         if not any(curve.channel.scope == "module" for probe in probes for curve in probe.curves.values()):
             return
-        for probe in [probe for probe in probes if getattr(probe.source, "covers", None) == "cpu"]:
+        for probe in [probe for probe in probes if told(probe.source, "covers") == "cpu"]:
             self._complain(
                 f"module:{probe.name}", f"{probe.name} is left out: the energy of the GPU's module contains the CPU's"
             )

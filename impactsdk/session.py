@@ -24,7 +24,7 @@ from impactsdk.discovery import factor_providers, place_for
 from impactsdk.energy.probe import Probe
 from impactsdk.energy.sampler import Sampler
 from impactsdk.errors import DegradedWarning, RegionError, SettleTimeoutError
-from impactsdk.export.metrics import instruments_on
+from impactsdk.export.metrics import Instruments, instruments_on
 from impactsdk.export.providers import came_late, resolve
 from impactsdk.export.spans import end_span
 from impactsdk.export.views import Snapshot
@@ -95,11 +95,8 @@ class Session(Recorder):
         self._book = Book(settings, factor_providers(settings, self.complain), place, self.complain)
         self._outputs = resolve(settings, tracer_provider, meter_provider, version, self.complain, facts=self._book.facts())
         self.tracer = self._outputs.tracer
-        guards = [guard(provider, self) for provider in self._outputs.used if hasattr(provider, "add_span_processor")]
-        self._unguard = [remove for remove in guards if remove is not None]
-        self._instruments = [instruments_on(provider, version) for provider in self._outputs.meter_providers]
-        for instruments in self._instruments:
-            instruments.attach(self)
+        self._unguard: list[Callable[[], None]] = []
+        self._instruments: list[Instruments] = []
         self._sampler = Sampler(
             clock,
             begin=self._open,
@@ -116,6 +113,7 @@ class Session(Recorder):
             sleeping=self._note_sleep,
         )
         try:
+            self._attach(version)
             self._sampler.start()
             deadline = time.monotonic() + _READY_S
             # Once, before the first region: what the sources show now is what its energy is counted from.
@@ -124,7 +122,28 @@ class Session(Recorder):
         except BaseException:  # an interrupt, or no more threads: nobody will have this session
             self._closing = True
             self._sampler.stop(0.0)
+            if not self._sampler.started:  # else its thread lets go of everything
+                self._abandon()
             raise
+
+    def _attach(self, version: str) -> None:
+        for provider in self._outputs.used:
+            remove = guard(provider, self) if hasattr(provider, "add_span_processor") else None
+            if remove is not None:
+                self._unguard.append(remove)
+        for values in self._outputs.meter_providers:
+            instruments = instruments_on(values, version)
+            self._instruments.append(instruments)
+            instruments.attach(self)
+
+    def _abandon(self) -> None:
+        """The beginning has failed: leave the providers as they were, and shut down our own."""
+        for remove in self._unguard:
+            remove()
+        for instruments in self._instruments:
+            instruments.retire(self)
+        self._book.close()
+        self._outputs.abandon(self.complain)
 
     # --- what regions ask for ---------------------------------------------------------------------------------------
 
@@ -419,7 +438,7 @@ class Session(Recorder):
                     instruments.record(region.entry.tally.name, energy_j, span)
             for listener in tuple(self._listeners):
                 listener(measurement)
-        except Exception as error:  # noqa: BLE001 - an exporter of somebody else's, or a mistake of ours
+        except BaseException as error:  # noqa: BLE001 - even an exit: an exporter's, a listener's, or a mistake of ours
             _log.debug("a span could not be finished", exc_info=True)
             self.complain("finish", f"a result could not be handed on ({error!r}); totals are not affected")
         if hand_on is not None:
@@ -433,7 +452,7 @@ class Session(Recorder):
     def _hand_on(self, hand_on: Callable[[Measurement | None], None], measurement: Measurement | None) -> None:
         try:
             hand_on(measurement)
-        except Exception as error:  # noqa: BLE001 - the application's own processor
+        except BaseException as error:  # noqa: BLE001 - the application's own processor
             self.complain("foreign", f"a span of another instrumentation could not be handed on: {error!r}")
 
     def _settled(self, until_ns: int) -> bool:
@@ -450,25 +469,27 @@ class Session(Recorder):
             self.complain(f"hang:{name}", f"{name} does not return from a device call; measuring goes on without it")
 
     def _end(self) -> None:
-        """The last thing: close what is still open, write, let go."""
-        self._settle()
+        """The last thing: close what is still open, write, let go. Each step is tried, whatever became of those before."""
+        attempt = self._sampler.attempt
+        attempt(self._settle)
         with self._lock:
-            self._books.interrupt(self.now_ns())
-            self._settle(final=True)
-            self._take_no_more()
+            self._take_no_more()  # first: what begins while all is being closed would be left open
+            attempt(self._books.interrupt, self.now_ns())
+            attempt(lambda: self._settle(final=True))
             for holder in list(self._holders):
-                holder.let_go()
+                attempt(holder.let_go)
             for remove in self._unguard:
-                remove()
+                attempt(remove)
             for probe in self._sampler.probes:
                 if not probe.hung:
                     probe.close()
-            self._devices.leave()
-            self._book.close()
-            if self._outputs.journal is not None:
-                self._outputs.journal.close(self.snapshot())
-        if not self._outputs.shut(self.complain):
-            self._outputs.rescue(self, self._lock)
+            attempt(self._devices.leave)
+            attempt(self._book.close)
+            journal = self._outputs.journal
+            if journal is not None:
+                attempt(lambda: journal.close(self.snapshot()))
+        if not attempt(self._outputs.shut, self.complain):
+            attempt(self._outputs.rescue, self, self._lock)
         for instruments in self._instruments:
-            instruments.retire(self)
-        self._outputs.let_go(self.complain)
+            attempt(instruments.retire, self)
+        attempt(self._outputs.let_go, self.complain)

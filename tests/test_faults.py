@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from opentelemetry.metrics import Meter as OTelMeter
 from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import NoOpTracerProvider, Tracer
 
 from impactsdk import Channel, DegradedWarning, Measurement, Meter, Reading, Settings, SourceFailedError, SourceUnavailableError
+from impactsdk.lifecycle import SAMPLER
 from impactsdk.protocols import Clock, EnergySource
 from impactsdk.testing import FakeClock, SimulatedSource
-from tests.kit import bench, conserved
+from tests.kit import bench, conserved, journals, metrics_in
 
 
 def _fail(error: BaseException, *, on: Callable[[int], bool]) -> Callable[[int], None]:
@@ -238,3 +247,135 @@ def test_a_beginning_that_fails_is_told_once_and_the_function_runs() -> None:
         assert len(caught) == 1
         assert meter.flush()
         assert meter.totals().operations == {}
+
+
+@pytest.mark.parametrize("trouble", ["a provider", "no thread"])
+def test_a_beginning_that_fails_leaves_the_providers_as_they_were(trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing(NoOpMeterProvider):
+        def get_meter(self, *args: Any, **kwargs: Any) -> Any:
+            raise RuntimeError("half installed")
+
+    exporter, reader = InMemorySpanExporter(), InMemoryMetricReader()
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    composite: Any = provider._active_span_processor
+    before = (composite._span_processors, sorted(vars(composite)))
+    values = Failing() if trouble == "a provider" else MeterProvider([reader], shutdown_on_exit=False)
+    threads = threading.active_count()
+    if trouble == "no thread":
+        start = threading.Thread.start
+
+        def refuse(thread: threading.Thread) -> None:
+            if thread.name == SAMPLER:
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+    settings = Settings.load({}, export="otel,console")
+    with Meter(settings, sources=[SimulatedSource(1.0)], tracer_provider=provider, meter_provider=values) as meter:
+        with pytest.warns(DegradedWarning, match="measuring could not begin"), meter.measured("x"):
+            provider.get_tracer("app").start_span("theirs").end()
+        assert (composite._span_processors, sorted(vars(composite))) == before
+        assert threading.active_count() == threads, "our own providers have ended"
+        assert provider.force_flush()
+    assert [span.name for span in exporter.get_finished_spans()] == ["theirs"]
+    if trouble == "no thread":
+        assert reader.get_metrics_data() is not None
+        values.shutdown()
+    provider.shutdown()
+
+
+EXITS = [SystemExit(3), KeyboardInterrupt(), asyncio.CancelledError()]
+
+
+@pytest.mark.parametrize("error", EXITS, ids=repr)
+@pytest.mark.parametrize("who", ["listener", "processor", "utilization", "number"])
+def test_an_exit_that_is_raised_in_the_sampler_s_thread_ends_nothing(who: str, error: BaseException) -> None:
+    class Number(float):
+        def __float__(self) -> float:
+            raise error
+
+    class Failing(SpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            raise error
+
+    clock = FakeClock()
+    odd: Any = SimulatedSource(50.0, id="odd:0", fail=lambda n: Number(1.0) if who == "number" and n == 3 else None)
+    if who == "utilization":
+        odd.utilization = lambda: (_ for _ in ()).throw(error)
+
+    def listener(_: Measurement) -> None:
+        raise error
+
+    with bench(sources=[SimulatedSource(100.0), odd], clock=clock) as here, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        if who == "processor":
+            here.provider.add_span_processor(Failing())
+        if who == "listener":
+            here.meter.listeners.append(listener)
+        for _ in range(3):
+            with here.measured("x") as region:
+                clock.advance(1.0)
+            clock.advance(1.0)
+            assert region.result().energy_by_type["gpu"] >= 100.0
+        totals = here.totals()
+        assert totals.operations["x"].count == 3
+        conserved(totals)
+        assert len(caught) == (who != "utilization")
+        assert here.meter.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("stuck"), *EXITS], ids=repr)
+def test_a_source_that_cannot_be_closed_keeps_nothing_from_being_written(error: BaseException, tmp_path: Path) -> None:
+    class Stuck(SimulatedSource):
+        def close(self) -> None:
+            super().close()
+            raise error
+
+    settings = Settings.load({}, export="otel,journal", directory=str(tmp_path / "impact"))
+    provider = TracerProvider(shutdown_on_exit=False)
+    composite: Any = provider._active_span_processor
+    before = (composite._span_processors, sorted(vars(composite)))
+    second = SimulatedSource(10.0, id="sim:1")
+    meter = Meter(settings, sources=[Stuck(100.0), second], tracer_provider=provider)
+    with meter.measured("x"):
+        pass
+    with pytest.warns(DegradedWarning, match="could not be closed"):
+        assert meter.close()
+    assert second.closed
+    assert (composite._span_processors, sorted(vars(composite))) == before
+    assert any(metric["name"] == "impact.energy" for metric in metrics_in(journals(tmp_path)[0]))
+
+
+def test_a_source_that_fails_in_saying_what_it_is_loses_neither_itself_nor_others() -> None:
+    class Shy(SimulatedSource):
+        @property
+        def degraded(self) -> str:
+            raise RuntimeError("not now")
+
+        covers = utilization = degraded
+
+    clock = FakeClock()
+    with bench(sources=[SimulatedSource(100.0), Shy(50.0, type="cpu", id="shy:0")], clock=clock) as here:
+        with here.measured("x") as region:
+            clock.advance(1.0)
+        clock.advance(1.0)
+        assert region.result().energy_by_type == pytest.approx({"gpu": 100.0, "cpu": 50.0})
+
+
+def test_an_error_whose_text_cannot_be_made_ends_nothing_either() -> None:
+    class MuteError(Exception):
+        def __str__(self) -> str:
+            raise KeyError("text")
+
+    clock = FakeClock()
+
+    def fail(number: int) -> None:
+        if number == 3:
+            raise MuteError
+
+    with bench(sources=[SimulatedSource(100.0, fail=fail)], clock=clock) as here:
+        with pytest.warns(DegradedWarning, match="Mute"), here.measured("x") as region:
+            clock.advance(2.0)
+        clock.advance(1.0)
+        assert region.result().energy_j == pytest.approx(200.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from types import GeneratorType
+from typing import Any
 
 from impactsdk.energy.curve import SILENCE_NS, Curve
 from impactsdk.energy.knot import NEVER_NS, Knot
@@ -12,7 +13,7 @@ from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableEr
 from impactsdk.model import Channel, Reading
 from impactsdk.protocols import Clock, EnergySource
 
-__all__ = ["IDLE_S", "Probe", "Took"]
+__all__ = ["IDLE_S", "Probe", "Took", "told"]
 
 IDLE_S = 10.0
 _IDLE_NS = round(IDLE_S * 1e9)
@@ -34,7 +35,7 @@ class Probe:
 
     def __init__(self, source: EnergySource, clock: Clock, warn: _Warn, interval_s: float) -> None:
         self.source, self.clock = source, clock
-        self.name = str(getattr(source, "name", type(source).__name__))
+        self.name = str(told(source, "name") or type(source).__name__)
         self.curves: dict[str, Curve] = {}
         self.samples = 0
         self.utilization: dict[str, float] = {}
@@ -86,9 +87,7 @@ class Probe:
             self.close()
             raise SourceUnavailableError(f"{self.name} could not be opened: {_said(error)}") from error
         self.immediate = all(curve.exact for curve in self.curves.values())
-        self.counts = all(curve.channel.tick_s is None for curve in self.curves.values()) or bool(
-            getattr(self.source, "counts", False)
-        )
+        self.counts = all(curve.channel.tick_s is None for curve in self.curves.values()) or bool(told(self.source, "counts"))
         self._curves = tuple(self.curves.values())
 
     def poll(
@@ -178,11 +177,11 @@ class Probe:
                 low_j, high_j = _number(reading.low_j), _number(reading.high_j)
                 knot = curve.add(_number(reading.energy_j), before_ns, after_ns, low_j, high_j)
                 took(curve, knot, clocks)
-            except Exception as error:  # noqa: BLE001 - a mistake of ours must not end the thread
+                if curve.lost_readings > lost:
+                    why = reading.error or f"showed {reading.energy_j!r}, which cannot be true"
+                    self._report(why, (curve,), curve.channel.id)
+            except BaseException as error:  # noqa: BLE001 - ours, or of what is no number; it must not end the thread
                 self._report(_said(error), (curve,))
-            if curve.lost_readings > lost:
-                why = reading.error or f"showed {reading.energy_j!r}, which cannot be true"
-                self._report(why, (curve,), curve.channel.id)
         for curve in self._curves:
             if math.isinf(curve.max_power_w) and curve.channel.max_power_w not in (None, math.inf):
                 limit_w = curve.channel.max_power_w
@@ -228,11 +227,11 @@ class Probe:
         return max(due_ns, first_ns + 4 * period_ns)
 
     def _look_at_utilization(self) -> None:
-        ask = getattr(self.source, "utilization", None)
+        ask = told(self.source, "utilization")
         if ask is not None:
             try:
                 self.utilization = {name: float(part) for name, part in ask().items() if 0.0 <= part <= 1.0}
-            except Exception:  # noqa: BLE001 - beside the point: energy is what has to be right
+            except BaseException:  # noqa: BLE001 - beside the point: energy is what has to be right
                 self.utilization = {}
 
     def give_up(self) -> None:
@@ -252,8 +251,16 @@ class Probe:
             self._opened = False
             try:
                 self.source.close()
-            except Exception as error:  # noqa: BLE001
+            except BaseException as error:  # noqa: BLE001 - even an exit: there is more to be closed
                 self._warn(f"close:{self.name}", f"{self.name} could not be closed: {_said(error)}")
+
+
+def told(source: object, name: str) -> Any:
+    """What a source says of itself under this name; ``None`` if it says nothing, or fails in saying it."""
+    try:
+        return getattr(source, name, None)
+    except BaseException:  # noqa: BLE001 - a property of somebody else's
+        return None
 
 
 def _number(value: object) -> float | None:
@@ -273,7 +280,10 @@ def _number(value: object) -> float | None:
 
 def _said(error: BaseException) -> str:
     """An error in a few words: its message, with its type where that is not one of ours."""
-    words = str(error).strip()
+    try:
+        words = str(error).strip()
+    except Exception:  # noqa: BLE001 - as where it formats what it was not given
+        words = ""
     if isinstance(error, ImpactError):
         return words or type(error).__name__
     return f"{type(error).__name__}: {words}" if words else type(error).__name__

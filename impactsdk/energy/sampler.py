@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from operator import attrgetter
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from impactsdk.energy.budget import Budget
 from impactsdk.energy.curve import Curve
@@ -153,6 +154,11 @@ class Sampler:
         return True
 
     @property
+    def started(self) -> bool:
+        """Whether there is, or was, a thread."""
+        return self._thread is not None
+
+    @property
     def in_call(self) -> bool:
         """Whether a device call is under way."""
         return self._calling is not None
@@ -192,7 +198,7 @@ class Sampler:
 
     def _run(self, opening: bool) -> None:
         if opening:
-            opened = self._guard(lambda: self._begin(self)) or ()
+            opened = self.attempt(self._begin, self) or ()
             self.probes = sorted(opened, key=attrgetter("immediate"))  # those that go along with others come last
             if self.superseded():
                 return
@@ -201,7 +207,7 @@ class Sampler:
         while True:
             stopping = self._stopping
             urgent, self._urgent = self._urgent, False
-            self._guard(self._before_round)
+            self.attempt(self._before_round)
             self._quiet = self.clock.now_ns() - self._stirred_ns > _QUIET_NS
             self._knots = 0
             for probe in self.probes:
@@ -216,7 +222,11 @@ class Sampler:
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
                 look = None if asked or self._awaited() else self._look
-                probe.poll(self._note, self.superseded, quiet=self._quiet, asked=asked, look=look)
+                try:
+                    probe.poll(self._note, self.superseded, quiet=self._quiet, asked=asked, look=look)
+                except BaseException as error:  # noqa: BLE001 - as in attempt(), which would cost a call
+                    self._mistaken(error)
+                    probe.due_ns = now_ns + _AGAIN_NS
                 if self.superseded():
                     probe.hung = False
                     if self.ended.is_set():
@@ -230,8 +240,8 @@ class Sampler:
             wanted = first or stopping or urgent or (awaited and self._knots)
             if wanted or self.clock.now_ns() - settled_ns > (_AGAIN_NS if awaited else _SETTLE_NS):
                 looked_s = self._cpu_s() - cpu_before_s  # not each round: to ask costs a tenth of it
-                self._guard(self._catch_up)
-                waiting = self._guard(self._settle) or 0
+                self.attempt(self._catch_up)
+                waiting = self.attempt(self._settle) or 0
                 self._seen = 0
                 before_ns, settled_ns = settled_ns, self.clock.now_ns()
                 self._spend(looked_s, (settled_ns - before_ns) * 1e-9)
@@ -244,7 +254,7 @@ class Sampler:
             if stopping and (not waiting or self.clock.now_ns() >= self._deadline_ns):
                 break
             self._sleep(waiting)
-        self._guard(self._end)
+        self.attempt(self._end)
         self.cpu_s += self._cpu_s() - cpu_before_s
         self.ended.set()
 
@@ -270,15 +280,19 @@ class Sampler:
         self._knots += knot is not None
         self._took(curve, knot, clocks)
 
-    def _guard(self, step: Callable[[], _T]) -> _T | None:
-        """A mistake of ours must not end the thread: whoever waits for a result would wait in vain."""
+    def attempt(self, step: Callable[..., _T], *arguments: Any) -> _T | None:
+        """What goes wrong must not end the thread, not even an exit: whoever waits for a result would wait in vain."""
         try:
-            return step()
-        except Exception as error:  # noqa: BLE001
-            if repr(error) not in self._mistakes and len(self._mistakes) < _MOST_MISTAKES:  # not with each round anew
-                self._mistakes.add(repr(error))
-                _log.exception("impactsdk made a mistake; measuring goes on")
+            return step(*arguments)
+        except BaseException as error:  # noqa: BLE001
+            self._mistaken(error)
             return None
+
+    def _mistaken(self, error: BaseException) -> None:
+        what = "".join(traceback.format_exception_only(error))  # its repr may fail
+        if what not in self._mistakes and len(self._mistakes) < _MOST_MISTAKES:  # not with each round anew
+            self._mistakes.add(what)
+            _log.error("impactsdk made a mistake; measuring goes on", exc_info=error)
 
     def _sleep(self, waiting: int) -> None:
         now_ns = self.clock.now_ns()

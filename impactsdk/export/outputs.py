@@ -26,6 +26,7 @@ _TROUBLE = "an exporter could not be shut down: {!r}"
 _FOR_SPANS = 0.6
 """The part of the time that spans may take; the rest is for the metrics, which then say how many were lost."""
 _LONGEST_S = 86_400.0
+_IN_VAIN_S = 1.0
 _FOR_THE_REST_S, _FOR_ONE_SPAN_S, _MOST_FOR_THE_REST = 0.1, 3e-4, 0.4
 """What is left for telling and for writing the journal; the last is a part of the whole time."""
 
@@ -82,6 +83,12 @@ class Outputs:
             if owned.error is not None:
                 complain("shutdown", _TROUBLE.format(owned.error))
         return not any(delivery.dropped for delivery in self.deliveries) and all(delivery.arrived for delivery in self.arrivals)
+
+    def abandon(self, complain: Callable[[str, str], None]) -> None:
+        """Measuring could not begin: shut down the owned providers, which have nothing to send."""
+        self.deadline = time.monotonic() + _IN_VAIN_S
+        self.shut(complain)
+        self.let_go(complain)
 
     def rescue(self, account: Account, books: AbstractContextManager[object]) -> None:
         """Something did not arrive: write it to the journal, which is made if there was none, and say so in one line.
