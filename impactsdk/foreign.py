@@ -7,12 +7,12 @@ with our attributes. A span that cannot be measured is handed on as it is.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from impactsdk import semconv
-from impactsdk.export.spans import attributes_of
+from impactsdk.export.spans import attributes_of, fitting
+from impactsdk.lifecycle import waited_for
 from impactsdk.model import Measurement
 from impactsdk.recorder import Host, Spec
 from impactsdk.region import LONGEST_NAME, Region, current_region, deeper, new_region
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 else:
     _Base = object  # importing impactsdk loads no SDK; providers ask for these methods and no more
 
-__all__ = ["Gate", "HoldingProcessor", "SpanHost", "attach", "guard"]
+__all__ = ["HoldingProcessor", "SpanHost"]
 
 _MOST_NAMES = 2_000
 
@@ -59,9 +59,9 @@ class HoldingProcessor(_Base):
         self.next_processor = next_processor
         self._host = host
         self._open: dict[int, _Foreign] = {}
+        # No lock: a signal's handler may end a span in the middle of any of these lines.
         self._held: dict[int, _Foreign] = {}
         self._specs: dict[tuple[str, str | None], Spec] = {}
-        self._lock = threading.Lock()
         host.hold(self)
 
     # --- what a provider calls, in the threads of the application --------------------------------------------------------
@@ -94,7 +94,7 @@ class HoldingProcessor(_Base):
                 self.next_processor.on_end(span)
                 return
             if region.exit_ns is not None:  # another processor of this provider was told first
-                self._hold(region)
+                self._held[id(region)] = region
                 if getattr(region, "settled", False):
                     self.release(region, region.measurement)
                 return
@@ -110,7 +110,7 @@ class HoldingProcessor(_Base):
             region.exit_ns = max(region.enter_ns, at_ns - (late_ns if late_ns > _LATE_NS else 0))
             session: Any = self._host.session
             if recorder is session and not session.dead:
-                self._hold(region)
+                self._held[id(region)] = region
                 recorder.append(region)
                 recorder.awaited = True
                 if recorder.attention:
@@ -124,6 +124,8 @@ class HoldingProcessor(_Base):
         """Wait until the spans that are held have their energy and were exported."""
         session: Any = self._host.session
         if session is not None and not session.off:
+            if session.within:  # a processor flushes with the span that it is given: the others are handed on after it
+                return self.next_processor.force_flush(timeout_millis) is not False
             session.flush_ledger(timeout_millis / 1000)
         self.let_go()
         return self.next_processor.force_flush(timeout_millis) is not False
@@ -140,9 +142,8 @@ class HoldingProcessor(_Base):
 
     def release(self, region: _Foreign, measurement: Measurement | None) -> None:
         """Hand a held span on, once."""
-        with self._lock:
-            if self._held.pop(id(region), None) is None:
-                return
+        if self._held.pop(id(region), None) is None:
+            return
         span = region.readable
         if measurement is not None:
             try:
@@ -156,12 +157,13 @@ class HoldingProcessor(_Base):
         for region in list(self._held.values()):
             try:
                 self.release(region, None)
-            except Exception as error:  # noqa: BLE001, PERF203 - the application's own processor; the next span goes on
+            except BaseException as error:  # noqa: PERF203 - the application's own processor; the next span goes on
+                if not (isinstance(error, Exception) or waited_for()):
+                    raise  # an interrupt of the caller's
                 self._complain(error)
 
     def forsake(self) -> None:
         """In the child of a fork: the spans that are open or held are the parent's, and are exported by it."""
-        self._lock = threading.Lock()
         self._open, self._held = {}, {}
 
     # --- helpers -----------------------------------------------------------------------------------------------------------
@@ -190,10 +192,6 @@ class HoldingProcessor(_Base):
         if session.attention:
             session.attend()
 
-    def _hold(self, region: _Foreign) -> None:
-        with self._lock:
-            self._held[id(region)] = region
-
     def _spec(self, name: str, unit: str | None) -> Spec:
         name = "".join(letter if letter.isprintable() else "?" for letter in name[:LONGEST_NAME]) or "(unnamed)"
         spec = self._specs.get((name, unit))
@@ -203,7 +201,7 @@ class HoldingProcessor(_Base):
                 self._specs[name, unit] = spec
         return spec
 
-    def _complain(self, error: Exception) -> None:
+    def _complain(self, error: BaseException) -> None:
         session: Any = self._host.session
         if session is not None:
             session.complain("foreign", f"another instrumentation's span could not be measured ({error!r}): it passes as it is")
@@ -211,134 +209,6 @@ class HoldingProcessor(_Base):
 
 _LATE_NS = 50_000_000
 """A span that began or ended longer ago than this was given its time by hand."""
-
-
-def _composite(provider: Any) -> Any:
-    """What a provider keeps its processors in, in order; ``None`` if its inside is not as expected: it is not public."""
-    composite = getattr(provider, "_active_span_processor", None)
-    return composite if isinstance(getattr(composite, "_span_processors", None), tuple) else None
-
-
-class _Standing(HoldingProcessor):
-    """What :func:`attach` puts before the processors that a provider has."""
-
-    def __init__(self, rest: Any, host: SpanHost, before: tuple[SpanProcessor, ...]) -> None:
-        super().__init__(rest, host)
-        self.rest, self.host = rest, host
-        self.before = before
-        """What the provider had, in order."""
-
-
-def _standing(composite: Any) -> list[_Standing]:
-    return [one for one in composite._span_processors if isinstance(one, _Standing)]
-
-
-class _Adding:
-    """In the place of a provider's ``add_span_processor``: what the application adds later stands behind ours, too."""
-
-    def __init__(self, composite: Any) -> None:
-        self._composite, self._patched = composite, "add_span_processor" in vars(composite)
-        self._original = composite.add_span_processor
-
-    def __call__(self, span_processor: SpanProcessor) -> None:
-        standing = _standing(self._composite)
-        add = standing[-1].rest.add_span_processor if standing else self._original
-        add(span_processor)
-
-    def restore(self) -> None:
-        """As it was, unless somebody else has put theirs over it: that still leads here, and on to the original."""
-        if vars(self._composite).get("add_span_processor") is self:
-            del self._composite.add_span_processor
-            if self._patched:
-                self._composite.add_span_processor = self._original
-
-
-def attach(provider: Any, host: SpanHost) -> Callable[[], None] | None:
-    """Put a :class:`HoldingProcessor` before all processors that a provider has; return what takes it out again.
-
-    OpenTelemetry has no public way to do that; ``None`` if it cannot be done with this provider. Of several meters the first
-    one puts its energy on the spans; once it has gone, the next.
-    """
-    composite = _composite(provider)
-    if composite is None:
-        return None
-    from opentelemetry.sdk.trace import SynchronousMultiSpanProcessor
-
-    before = composite._span_processors
-    if not _standing(composite):
-        composite.add_span_processor = _Adding(composite)
-    rest: Any = SynchronousMultiSpanProcessor()  # type: ignore[no-untyped-call]
-    rest._span_processors = tuple(one for one in before if not isinstance(one, Gate | HoldingProcessor))
-    gates = [one for one in before if isinstance(one, Gate)]  # these stay in front
-    holders = [one for one in before if isinstance(one, HoldingProcessor)]  # and these hold for themselves
-    composite._span_processors = (*gates, _Standing(rest, host, before), *holders)
-    return lambda: _detach(composite, host)
-
-
-def _detach(composite: Any, host: SpanHost) -> None:
-    """Give what stands behind this host's processors to the next meter's, or back to the provider as it was."""
-    mine = [one for one in _standing(composite) if one.host is host]
-    heir = next((one.host for one in reversed(_standing(composite)) if one.host is not host), None)
-    left: list[Any] = []
-    for one in composite._span_processors:
-        if one not in mine:
-            left.append(one)
-        elif heir is None:
-            left.extend(one.rest._span_processors)
-        elif one.rest._span_processors:
-            left.append(_Standing(one.rest, heir, one.before))
-    if heir is None:
-        before = [processor for one in reversed(mine) for processor in one.before]  # the oldest stands last
-        left.sort(key=lambda one: -1 if isinstance(one, Gate) else before.index(one) if one in before else len(before))
-    composite._span_processors = tuple(left)  # at once, so that no span meets a processor twice or never
-    adding = vars(composite).get("add_span_processor")
-    if heir is None and isinstance(adding, _Adding):
-        adding.restore()
-    for one in mine:
-        one.let_go()
-
-
-class Gate(_Base):
-    """Stands first in an application's provider, so that our own spans are ended before it flushes or shuts down."""
-
-    def __init__(self, session: Any) -> None:
-        self._session = session
-
-    def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        """Nothing to do."""
-
-    def _on_ending(self, span: Span) -> None:
-        pass
-
-    def on_end(self, span: ReadableSpan) -> None:
-        """Nothing to do."""
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """End the spans whose blocks have been left: their energy is known in a moment."""
-        if not self._session.dead:
-            self._session.flush_ledger(min(timeout_millis / 1000, _GATE_S))
-        return True
-
-    def shutdown(self) -> None:
-        """The same, a last time."""
-        self.force_flush()
-
-
-_GATE_S = 2.0
-
-
-def guard(provider: Any, session: Any) -> Callable[[], None] | None:
-    """Put a :class:`Gate` before what a provider has; return what takes it out again. As :func:`attach`."""
-    composite = _composite(provider)
-    if composite is None:
-        return None
-    gate = Gate(session)
-    composite._span_processors = (gate, *composite._span_processors)
-
-    def remove() -> None:
-        composite._span_processors = tuple(one for one in composite._span_processors if one is not gate)
-
-    return remove
 
 
 def _ours(span: Span) -> bool:
@@ -368,23 +238,33 @@ def _credit_tokens(region: Any, tokens: float) -> None:
 
 
 def _with(span: ReadableSpan, more: Mapping[str, Any]) -> ReadableSpan:
-    """A copy with more attributes; what its limits dropped stays counted."""
+    """A copy with those of the attributes that its limits leave room for; what they have dropped stays counted."""
     from opentelemetry.attributes import BoundedAttributes
     from opentelemetry.sdk.trace import ReadableSpan
 
-    attributes = BoundedAttributes(attributes={**(span.attributes or {}), **more}, immutable=False)
+    theirs = getattr(span, "_attributes", None)
+    limits = (theirs.maxlen, theirs.max_value_len) if isinstance(theirs, BoundedAttributes) else (None, None)
+    attributes = BoundedAttributes(limits[0], span.attributes, immutable=False, max_value_len=limits[1])
     attributes.dropped = span.dropped_attributes
-    return ReadableSpan(
+    copy = ReadableSpan(
         name=span.name,
         context=span.context,
         parent=span.parent,
         resource=span.resource,
         attributes=attributes,
-        events=span.events,
-        links=span.links,
+        events=_counted(span, "events"),
+        links=_counted(span, "links"),
         kind=span.kind,
         status=span.status,
         start_time=span.start_time,
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+    attributes.update(fitting(more, copy))
+    return copy
+
+
+def _counted(span: ReadableSpan, name: str) -> Any:
+    """Its events or links, in the list that counts how many were dropped; that is not public."""
+    kept = getattr(span, f"_{name}", None)
+    return getattr(span, name) if kept is None else kept

@@ -31,12 +31,13 @@ from impactsdk.export.views import Snapshot
 from impactsdk.factor import Place
 from impactsdk.factors.book import Book
 from impactsdk.factors.hardware import hardware_factors
-from impactsdk.foreign import HoldingProcessor, guard
+from impactsdk.foreign import HoldingProcessor
 from impactsdk.model import Measurement
 from impactsdk.protocols import Clock
 from impactsdk.recorder import Recorder
 from impactsdk.region import Region
 from impactsdk.settings import Settings
+from impactsdk.standing import guard
 
 __all__ = ["Session"]
 

@@ -172,7 +172,7 @@ class Sessions:
             return  # what was put before the provider's processors then serves whatever runs in its stead
         with lifecycle.importing():
             from impactsdk import application
-            from impactsdk.foreign import attach
+            from impactsdk.standing import attach
 
             provider = self._providers[0] or application.tracer_provider()
             if self._detach is None:

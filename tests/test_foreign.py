@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ConcurrentMultiSpanProcessor, ReadableSpan, SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
@@ -456,3 +456,146 @@ impactsdk.flush()
     out, errors = script(text, tmp_path)
     assert "set its TracerProvider after something was measured" in errors
     assert out.splitlines() == ["OUT late"]
+
+
+def test_a_signal_s_handler_may_end_a_span_while_another_is_being_held() -> None:
+    with app() as here:
+        composite: Any = here.provider._active_span_processor
+        holding = composite._span_processors[0]
+
+        class Interrupted(dict[int, Any]):
+            def __setitem__(self, key: int, value: Any) -> None:
+                super().__setitem__(key, value)
+                if value.name == "interrupted":
+                    here.tracer.start_span("of the handler").end()
+
+        holding._held = Interrupted()
+        thread = threading.Thread(target=lambda: here.tracer.start_span("interrupted").end(), daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert {name: of(span) is not None for name, span in here.spans.items()} == {
+            "interrupted": True,
+            "of the handler": True,
+        }
+
+
+@pytest.mark.parametrize("turn", ["attached", "detached"])
+def test_a_processor_that_is_added_while_ours_comes_or_goes_is_not_lost(turn: str) -> None:
+    with app(enrich=True) as here:
+        composite: Any = here.provider._active_span_processor
+        if turn == "attached":
+            here.meter.close()
+            other = Meter(Settings.load({}, export="otel", enrich=True), sources=[], tracer_provider=here.provider)
+        added = SimpleSpanProcessor(InMemorySpanExporter())
+        with composite._lock:  # as where another thread is in the middle of adding one
+            before = composite._span_processors
+            thread = threading.Thread(target=other.enrich if turn == "attached" else here.meter.close)
+            thread.start()
+            thread.join(0.2)
+            composite._span_processors = (*before, added)
+        thread.join()
+        if turn == "attached":
+            assert added not in composite._span_processors, "it stands behind ours"
+            other.close()
+        assert composite._span_processors[-1] is added
+        assert [type(one) for one in composite._span_processors] == [SimpleSpanProcessor, SimpleSpanProcessor]
+        assert "add_span_processor" not in vars(composite)
+
+
+@pytest.mark.parametrize("enrich", [True, False])
+@pytest.mark.parametrize("end", ["force_flush", "shutdown"])
+def test_our_spans_are_ended_before_a_provider_whose_processors_work_in_parallel_flushes(end: str, enrich: bool) -> None:
+    exporter, parallel = InMemorySpanExporter(), ConcurrentMultiSpanProcessor(3)
+    provider = TracerProvider(active_span_processor=parallel, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(exporter))
+    before = (parallel._span_processors, set(vars(parallel)))
+    settings = Settings.load({}, export="otel", enrich=enrich)
+    with Meter(settings, sources=[SimulatedSource(100.0, tick_s=0.05)], tracer_provider=provider) as meter:
+        with meter.measured("op"):
+            time.sleep(0.02)
+        getattr(provider, end)()
+        assert [span.name for span in exporter.get_finished_spans()] == ["op"]
+    assert (parallel._span_processors, set(vars(parallel))) == before
+    provider.shutdown()
+    parallel._executor.shutdown()
+
+
+def test_meters_that_share_a_provider_leave_its_flush_as_it_was_and_whoever_has_put_theirs_over_it_is_left_alone() -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    composite: Any = provider._active_span_processor
+    before = set(vars(composite))
+    settings = Settings.load({}, export="otel")
+    meters = [Meter(settings, sources=[SimulatedSource(1.0)], tracer_provider=provider) for _ in range(3)]
+    for meter in meters[:2]:
+        with meter.measured("x"):
+            pass
+    for meter in meters[:2]:
+        meter.close()
+    assert set(vars(composite)) == before
+    with meters[2].measured("x"):
+        pass
+    ours, asked = composite.force_flush, []
+    composite.force_flush = lambda timeout_millis: asked.append(timeout_millis) or ours(timeout_millis)
+    meters[2].close()
+    assert provider.force_flush(1_000)
+    assert asked == [1_000]
+    del composite.force_flush
+    provider.shutdown()
+
+
+def test_an_enriched_span_keeps_the_limits_of_its_provider_and_what_they_have_dropped() -> None:
+    plain, ours = InMemorySpanExporter(), InMemorySpanExporter()
+    limits = SpanLimits(max_events=2, max_links=1, max_span_attributes=8, max_span_attribute_length=5)
+    provider = TracerProvider(span_limits=limits, shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(plain))
+    with Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)]) as meter:
+        provider.add_span_processor(EnergySpanProcessor(SimpleSpanProcessor(ours), meter))
+        links = [trace.Link(trace.SpanContext(1, number, is_remote=False)) for number in range(1, 4)]
+        with provider.get_tracer("app").start_as_current_span("x", links=links) as span:
+            for number in range(5):
+                span.add_event(f"event {number}")
+                span.set_attribute(f"theirs {number}", "0123456789")
+        provider.force_flush()
+    (before,), (after,) = plain.get_finished_spans(), ours.get_finished_spans()
+    assert (after.dropped_events, after.dropped_links) == (before.dropped_events, before.dropped_links) == (3, 2)
+    assert (after.events, after.links) == (before.events, before.links)
+    attributes = dict(after.attributes or {})
+    assert list(attributes)[:6] == [*(f"theirs {number}" for number in range(5)), "impact.energy.self"]
+    assert len(attributes) == 8
+    assert after.dropped_attributes > 10
+    assert all(len(value) <= 5 for value in attributes.values() if isinstance(value, str))
+    provider.shutdown()
+
+
+def test_a_processor_that_flushes_at_each_span_takes_no_energy_from_those_that_are_still_held() -> None:
+    clock = FakeClock()
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider(shutdown_on_exit=False)
+
+    class Eager(SimpleSpanProcessor):
+        def on_end(self, span: ReadableSpan) -> None:
+            super().on_end(span)
+            provider.force_flush()
+
+    with Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)], clock=clock) as meter:
+        provider.add_span_processor(EnergySpanProcessor(Eager(exporter), meter))
+        tracer = provider.get_tracer("app")
+        for _ in range(3):
+            with tracer.start_as_current_span("x"):
+                clock.advance(0.001)
+        clock.advance(1.0)
+        assert meter.flush()
+        assert [of(span) is not None for span in exporter.get_finished_spans()] == [True, True, True]
+    provider.shutdown()
+
+
+def test_a_meter_is_closed_though_whoever_changes_the_provider_is_what_the_signal_interrupted() -> None:
+    with app(enrich=True) as here:
+        with here.meter.measured("x"):
+            pass
+        composite: Any = here.provider._active_span_processor
+        with composite._lock:  # by this very thread, as where a handler of a signal closes
+            assert here.meter.close()
+        assert [type(one) for one in composite._span_processors] == [SimpleSpanProcessor]
+        assert set(vars(composite)) == {"_span_processors", "_lock"}

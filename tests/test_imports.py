@@ -47,7 +47,7 @@ FLOORS = [
     ["discovery", "pricing", "spanned"],
     ["synced", "stepping", "processes"],
     ["devices", "wrap", "idle", "accounts", "foreign"],
-    ["books"],
+    ["books", "standing"],
     ["session"],
     ["endings"],
     ["sessions"],

@@ -173,7 +173,9 @@ class Sampler:
         """If a source hangs, go on without it in a new thread; return its name then."""
         if not self.hung or self.owns_thread():
             return None
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            return None  # another thread does, or what was interrupted by the signal whose handler asks
+        try:
             calling = self._calling
             if calling is None or not self.hung:
                 return None
@@ -184,6 +186,8 @@ class Sampler:
             self._calling = None
             self._launch(opening=not self.ready.is_set() and not self.probes)
             return probe.name if probe else "a source"
+        finally:
+            self._lock.release()
 
     # --- in the thread --------------------------------------------------------------------------------------------------
 

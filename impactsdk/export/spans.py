@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry.attributes import BoundedAttributes
 from opentelemetry.trace import Span
@@ -12,7 +13,10 @@ from impactsdk import semconv
 from impactsdk.factor import Factor
 from impactsdk.model import Measurement
 
-__all__ = ["attributes_of", "end_span"]
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["attributes_of", "end_span", "fitting"]
 
 _ON_SPANS = (
     "carbon_intensity",
@@ -87,11 +91,11 @@ def attributes_of(measurement: Measurement, *, interrupted: bool = False) -> dic
 def end_span(span: Span, measurement: Measurement, end_unix_ns: int, *, interrupted: bool = False) -> None:
     """Put the energy on a span that left its context a moment ago, and end it at its true end."""
     if span.is_recording():
-        span.set_attributes(_fitting(attributes_of(measurement, interrupted=interrupted), span))
+        span.set_attributes(fitting(attributes_of(measurement, interrupted=interrupted), span))
     span.end(end_time=end_unix_ns)
 
 
-def _fitting(ours: dict[str, Any], span: Span) -> dict[str, Any]:
+def fitting(ours: Mapping[str, Any], span: Span | ReadableSpan) -> Mapping[str, Any]:
     """Those of ours that a span has room for: beyond its limit each would push out one of the user's."""
     theirs = getattr(span, "_attributes", None)  # not public
     if not isinstance(theirs, BoundedAttributes) or theirs.maxlen is None or len(theirs) + len(ours) <= theirs.maxlen:
