@@ -94,8 +94,8 @@ class Books:
         begun += [event for event in self._pending if isinstance(event, Region) and event.entry is None]
         for region in reversed(begun):
             if region.exit_ns is None:
+                region.interrupted = True  # first: whoever sees that it has ended has to see why
                 region.exit_ns = max(at_ns, region.enter_ns)
-                region.interrupted = True
             self._events.append(region)
 
     def _drain(self) -> None:

@@ -116,7 +116,7 @@ class Region:
             ConfigurationError: ``units`` is not a finite number >= 0, or is above 1e100.
         """
         if self.recorder is None or self.exit_ns is not None:
-            self._meant().add_units(units)
+            self._add_elsewhere(units)
             return
         kind = units.__class__
         if not ((kind is int or kind is float) and 0 <= units <= _MOST_UNITS):
@@ -251,15 +251,21 @@ class Region:
         clones.append(clone)
         return clone
 
-    def _meant(self) -> Region:
-        """Of a block that was entered more than once, the region that is open here; an error if there is none."""
+    def _add_elsewhere(self, units: float) -> None:
+        """To the region that is open here, of a block that was entered more than once; an error if there is none.
+
+        To none, where the meter was closed and the block goes on: what it does now is not measured.
+        """
         region = _get()
         clones = getattr(self, "clones", ())
         while region is not None and region not in clones:
             region = region.parent
-        if region is None or region.exit_ns is not None:
+        if region is not None and region.exit_ns is None:
+            region.add_units(units)
+        elif any(cut_short(one) for one in (self, *clones)):
+            checked_units(units)
+        else:
             raise RegionError(f"{self.name!r} is not open; add units inside the block")
-        return region
 
     def _within(self, innermost: Region, session: Recorder) -> Region | None:
         """The region of this session that it is part of, where the innermost one of this context is not."""
@@ -293,7 +299,7 @@ class Region:
 
     def _leave_oddly(self, at_ns: int, error: BaseException | None) -> None:
         clones: list[Region] = getattr(self, "clones", [])
-        mine = [region for region in (self, *clones) if region.exit_ns is None]
+        mine = [region for region in (self, *clones) if region.exit_ns is None or cut_short(region)]
         inside: list[Region] = []
         region = _get()
         while region is not None and region not in mine:
@@ -312,6 +318,7 @@ class Region:
             region.leave_context(None)
             for other in inside:
                 other._out_of_place()
+        region.token = region.own_token = None
         if error is not None:
             region.note_error(error)
         recorder: Any = region.recorder
@@ -365,10 +372,15 @@ def checked_units(units: float) -> float:
     return value
 
 
+def cut_short(region: Region) -> bool:
+    """Whether its meter was closed while its block goes on: it is settled, and still to be left."""
+    return getattr(region, "interrupted", False) and region._own_token is not None
+
+
 def current_region() -> Region | None:
-    """The innermost open region of this context, whichever meter it belongs to."""
+    """The innermost region of this context whose block has not been left, whichever meter it belongs to."""
     region = _get()
-    while region is not None and (region.exit_ns is not None or region.recorder.dead):  # type: ignore[union-attr]
+    while region is not None and ((region.exit_ns is not None and not cut_short(region)) or region.recorder.dead):  # type: ignore[union-attr]
         region = region.parent
     return region
 
@@ -407,6 +419,6 @@ def deeper(one: Region | None, other: Region | None) -> Region | None:
 
 
 def leave(region: Region, error: BaseException | None = None) -> None:
-    """Close a region that a decorator opened, if it is open: an interrupt may have come before it was."""
-    if getattr(region, "enter_ns", None) is not None and region.exit_ns is None:
+    """Leave a region that a decorator opened, if it has not been: an interrupt may have come before it was open."""
+    if getattr(region, "enter_ns", None) is not None and (region.exit_ns is None or cut_short(region)):
         region.__exit__(None, error, None)

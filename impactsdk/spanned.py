@@ -139,8 +139,10 @@ class SpanRegion(Region):
         if span is None or recorder is None:
             return
         try:
+            if not span.is_recording():  # not sampled; or ended before its block, with the meter
+                return
             span.set_attribute(ERROR_TYPE, type(error).__qualname__)
-            if isinstance(error, Exception) and span.is_recording():
+            if isinstance(error, Exception):
                 span.set_status(Status(StatusCode.ERROR, type(error).__name__))  # now: the error's own text may fail
                 span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
                 # When the block ended with it, and not now, which is after the span's end.

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.trace import get_current_span
 
 import impactsdk
 from impactsdk import ConfigurationError, DegradedWarning, Meter, RegionError, Settings, SettleTimeoutError
@@ -462,3 +463,53 @@ def test_a_region_that_has_begun_after_the_last_reading_is_closed_with_the_other
         assert found.energy_low_j <= 100.0 * late_s <= found.energy_high_j + 1e-9
         inner.__exit__(None, None, None)
         outer.__exit__(None, None, None)
+
+
+# --- closed while a block goes on ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("span", [True, False])
+def test_units_of_a_block_that_goes_on_after_its_meter_was_closed_are_taken_and_not_counted(span: bool) -> None:
+    with bench() as here:
+        block = here.measured("epoch", unit="row", span=span)
+        with block as epoch, block as again:
+            epoch.add_units(1)
+            here.meter.close()
+            epoch.add_units(2)
+            again.add_units(3)
+            assert impactsdk.current() is not None
+            impactsdk.current().add_units(4)  # type: ignore[union-attr]
+            thread = threading.Thread(target=epoch.add_units, args=(5,))
+            thread.start()
+            thread.join()
+            with pytest.raises(ConfigurationError, match="units=-1"):
+                epoch.add_units(-1)
+        assert impactsdk.current() is None
+        with pytest.raises(RegionError, match="'epoch' is not open"):
+            epoch.add_units(6)
+        operation = here.meter.totals().operations["epoch"]
+        assert (operation.count, operation.units) == (2, 1.0)
+
+
+@pytest.mark.parametrize("decorated", [True, False])
+@pytest.mark.parametrize("error", [ValueError("no"), SystemExit(1)], ids=repr)
+def test_a_block_that_fails_after_its_meter_was_closed_is_left_without_a_word(
+    decorated: bool, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    with bench() as here:
+
+        def work() -> None:
+            here.meter.close()
+            raise error
+
+        with pytest.raises(type(error)):
+            if decorated:
+                here.measured("x")(work)()
+            else:
+                with here.measured("x"):
+                    work()
+        assert not caplog.records
+        assert impactsdk.current() is None
+        assert not get_current_span().get_span_context().is_valid, "its span has left the context"
+        (found,) = here.all_spans
+        assert attributes(found)["impact.interrupted"] is True
