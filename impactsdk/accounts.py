@@ -31,6 +31,8 @@ _UNATTRIBUTED = "\0unattributed"
 """An account that is no operation's; no name can have such a character."""
 _ATTRIBUTION = {"exclusive": "exclusive", "cpu_time": "cpu_time_share", "board": "time_share"}
 _UNKNOWN_TICK_NS = 100_000_000
+_LATE_NS = 1_000_000
+"""A stamp that came less late is no gap."""
 
 
 class Accounts:
@@ -71,7 +73,8 @@ class Accounts:
     def finish(self, region: Region) -> None:
         """A region has ended: count its functional units, and price it apart if the factors have changed while it ran."""
         units = region.units
-        if self.coverage(region) > 0.0:
+        known = self._known(region, self.coverage(region))
+        if known:
             region.entry.tally.answered |= region.entry.answered()
         if region.entry.tally.unit is None and units is not None and region.entry.tally.name == region.name:
             region.entry.tally.unit = region.unit  # it got to know what it counts only while it ran
@@ -86,7 +89,7 @@ class Accounts:
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
         if rates is not self.pricing.rates:
             entry = region.entry
-            use = self._use(entry.self_j(), units, known=self.coverage(region) > 0.0, error_j=entry.error_j)
+            use = self._use(entry.self_j(), units, known=known, error_j=entry.error_j)
             self.pricing.account(region.entry.tally.name).put_apart(use, rates)
 
     def turn(self, at_ns: int, rates: Rates, ledger: Ledger | None) -> None:
@@ -144,17 +147,27 @@ class Accounts:
 
     def coverage(self, region: Region) -> float:
         """The part of a finished region's time for which the devices answered, as a mean over the channels."""
-        if not any(curve.knots for curve in self.curves):
+        if not self.curves:
             return 0.0
         assert region.exit_ns is not None
         duration_ns = region.exit_ns - region.enter_ns
-        missing_ns = duration_ns - (region.entry.end_ns - region.entry.start_ns) + region.entry.failed_ns()
-        # A stamp that came a little late is no gap.
-        return 1.0 if missing_ns < 1_000_000 or duration_ns <= 0 else max(0.0, 1.0 - missing_ns / duration_ns)
+        missing: float
+        if duration_ns <= 0:
+            missing = region.entry.end_segment.failed_rate
+        else:
+            late_ns = duration_ns - (region.entry.end_ns - region.entry.start_ns)
+            if late_ns < _LATE_NS:
+                late_ns = 0
+            missing = (late_ns + region.entry.failed_ns()) / duration_ns
+        return max(0.0, round(1.0 - missing, 9))  # the mean over channels that have all failed is rounded, too
+
+    def _known(self, region: Region, coverage: float) -> bool:
+        """Whether a region's energy is: a device answered meanwhile, or what it used was told later and has been credited."""
+        return coverage > 0.0 or any(region.entry.inclusive_j()[:-EXTRAS])
 
     def energy_j(self, region: Region) -> float | None:
-        """Inclusive joules of a finished region; ``None`` if no device answered while it was open."""
-        if self.coverage(region) <= 0.0:
+        """Inclusive joules of a finished region; ``None`` if no device has told what it used."""
+        if not self._known(region, self.coverage(region)):
             return None
         return math.fsum(region.entry.inclusive_j()[:-EXTRAS])
 
@@ -164,7 +177,7 @@ class Accounts:
         duration_ns = region.exit_ns - region.enter_ns
         coverage = self.coverage(region)
         live = [curve for curve in self.curves if curve.knots]
-        known = coverage > 0.0
+        known = self._known(region, coverage)
         energy_j = self_j = low_j = high_j = self_low_j = self_high_j = None
         by_type: dict[str, float] = {}
         self_by_type: dict[str, float] = {}
@@ -206,7 +219,7 @@ class Accounts:
             nature=nature,
             method="+".join(dict.fromkeys(curve.channel.method for curve in live)) if known else None,
             boundary=self._settings.boundary,
-            quality=self._quality(region, duration_ns, coverage),
+            quality=self._quality(region, duration_ns, coverage) if known else "absent",
             coverage=coverage,
             attribution=self._attribution(live) if known else None,
             scope="+".join(dict.fromkeys(curve.channel.scope for curve in live if curve.channel.scope)) or None,
@@ -222,8 +235,6 @@ class Accounts:
 
     def _quality(self, region: Region, duration_ns: int, coverage: float) -> Quality:
         """The rule of Measurement.quality; time between two readings counts like a tick, since it is interpolated too."""
-        if coverage <= 0.0:
-            return "absent"
         if coverage < 1.0:
             return "partial"
         live = [curve for curve in self.curves if curve.knots]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import warnings
@@ -379,3 +380,56 @@ def test_an_error_whose_text_cannot_be_made_ends_nothing_either() -> None:
             clock.advance(2.0)
         clock.advance(1.0)
         assert region.result().energy_j == pytest.approx(200.0)
+
+
+def test_what_a_missed_reading_interpolates_is_in_the_spans_as_it_is_in_the_operation() -> None:
+    clock = FakeClock()
+    begun = clock.now_ns()
+
+    def fail(_: int) -> None:
+        if 2.0 <= (clock.now_ns() - begun) / 1e9 < 2.15:
+            raise OSError("busy")
+
+    with bench(sources=[SimulatedSource(100.0, fail=fail)], clock=clock) as here:
+        steps = []
+        with pytest.warns(DegradedWarning, match="busy"):
+            for _ in range(100):
+                with here.measured("step") as step:
+                    clock.advance(0.05)
+                steps.append(step)
+            clock.advance(1.0)
+        found = [step.result() for step in steps]
+        operation = here.totals().operations["step"]
+        conserved(here.totals())
+    assert math.fsum(each.self_energy_j or 0.0 for each in found) == pytest.approx(operation.energy_j)
+    assert operation.energy_j == pytest.approx(500.0)
+    missed = [each for each in found if each.coverage == 0.0]
+    assert missed
+    assert {each.quality for each in missed} == {"partial"}
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.0009, 0.0021])
+def test_a_short_region_knows_as_little_of_a_dead_device_as_a_long_one(seconds: float) -> None:
+    clock = FakeClock()
+    begun = clock.now_ns()
+
+    def fail(_: int) -> None:
+        if clock.now_ns() - begun > 2_000_000_000:
+            raise SourceFailedError("fell off the bus")
+
+    for others in ([], [SimulatedSource(10.0, type="cpu", id="cpu")]):
+        clock = FakeClock()
+        with bench(sources=[SimulatedSource(300.0, fail=fail), *others], clock=clock) as here:
+            with pytest.warns(DegradedWarning, match="fell off the bus"):
+                with here.measured("warm"):
+                    clock.advance(10.0)
+                with here.measured("short") as short:
+                    clock.advance(seconds)
+                clock.advance(1.0)
+                here.meter.flush()
+            found = short.result()
+        if others:
+            assert (found.quality, found.coverage) == ("partial", 0.5)
+            assert set(found.energy_by_type) == {"cpu"}
+        else:
+            assert (found.quality, found.coverage, found.energy_j) == ("absent", 0.0, None)
