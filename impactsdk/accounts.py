@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Sequence
+from operator import add
 from typing import Any
 
 from opentelemetry.trace import NonRecordingSpan
@@ -28,7 +29,8 @@ __all__ = ["Accounts"]
 _MOST_NAMES = 2_000
 OTHER_NAMES = "(other names)"
 _UNATTRIBUTED = "\0unattributed"
-"""An account that is no operation's; no name can have such a character."""
+_EVERYONE = "\0everyone"
+"""Accounts that are no operation's; no name can have such a character."""
 _ATTRIBUTION = {"exclusive": "exclusive", "cpu_time": "cpu_time_share", "board": "time_share"}
 _UNKNOWN_TICK_NS = 100_000_000
 _LATE_NS = 1_000_000
@@ -72,44 +74,58 @@ class Accounts:
 
     def finish(self, region: Region) -> None:
         """A region has ended: count its functional units, and price it apart if the factors have changed while it ran."""
-        units = region.units
+        units, entry, tally = region.units, region.entry, region.entry.tally
         known = self._known(region, self.coverage(region))
         if known:
-            region.entry.tally.answered |= region.entry.answered()
-        if region.entry.tally.unit is None and units is not None and region.entry.tally.name == region.name:
-            region.entry.tally.unit = region.unit  # it got to know what it counts only while it ran
-        if region.unit != region.entry.tally.unit:
+            tally.answered |= entry.answered()
+        missed_ns, surplus_ns = _missed(region)
+        lost_j, early_j = entry.unseen_j(missed_ns=missed_ns, surplus_ns=surplus_ns)
+        tally.lost_j += lost_j
+        tally.early_j += early_j
+        if tally.unit is None and units is not None and tally.name == region.name:
+            tally.unit = region.unit  # it got to know what it counts only while it ran
+        if region.unit != tally.unit:
             units = None  # of another kind than its account's
         if units is not None:
-            region.entry.tally.units = (region.entry.tally.units or 0.0) + units
-            region.entry.tally.counted += 1
+            tally.units = (tally.units or 0.0) + units
+            tally.counted += 1
             if _counted_around(region):
-                region.entry.tally.inner_units += units
+                tally.inner_units += units
         assert region.exit_ns is not None
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
         if rates is not self.pricing.rates:
-            entry = region.entry
-            use = self._use(entry.self_j(), units, known=known, error_j=entry.error_j)
-            self.pricing.account(region.entry.tally.name).put_apart(use, rates)
+            error_j = entry.error_j
+            own = self._use(entry.self_j(), units, known=known, less_j=error_j + early_j, more_j=error_j + lost_j)
+            self.pricing.account(tally.name).put_apart(own, rates)
+            part = self._use(entry.self_j(), units, known=known)
+            self.pricing.account(_EVERYONE).put_apart(part, rates, blur=(error_j + early_j, error_j + lost_j))
 
     def turn(self, at_ns: int, rates: Rates, ledger: Ledger | None) -> None:
         """Other factors hold from ``at_ns`` on: what was used until then is priced with those that held."""
-        uses = [(tally.name, self._use_of(tally)) for tally in list(self.tallies.values())]
+        uses = [(tally.name, self._use_of(tally), (0.0, 0.0)) for tally in list(self.tallies.values())]
         if ledger is not None:
-            uses.append((_UNATTRIBUTED, self._idle_and_all(ledger)[0]))
+            # All that is in an account: what the open regions owe is not yet, and how much that is may be wrong, too.
+            finished = [tally.credits for tally in list(self.tallies.values()) if tally.credits is not None]
+            outside = [*ledger.unattributed_j, *ledger.unattributed_extras]
+            vector = [math.fsum(column) for column in zip(outside, *finished, strict=True)]
+            units = math.fsum(use.units or 0.0 for _, use, _ in uses)
+            (less_j, more_j), open_j = ledger.error_j, ledger.open_error_j
+            uses.append((_UNATTRIBUTED, self._outside(ledger), (0.0, 0.0)))
+            uses.append((_EVERYONE, self._all_of(vector, units, ledger), (less_j + open_j, more_j + open_j)))
         self.pricing.turn(at_ns, rates, uses)
 
-    def _use(self, vector: Sequence[float], units: float | None, *, known: bool, error_j: float) -> Use:
-        """A vector of the ledger as what is to be priced, with the models' bounds and that of the readings.
+    def _use(
+        self, vector: Sequence[float], units: float | None, *, known: bool, less_j: float = 0.0, more_j: float = 0.0
+    ) -> Use:
+        """A vector of the ledger as what is to be priced, with the models' bounds and how much less and more it may truly be.
 
         Linear in all of them, since parts of it are priced apart: the lower end may be negative here.
         """
         energy_j = math.fsum(vector[:-EXTRAS]) if known else None
         if energy_j is None:
             return Use(None, None, None, vector[SECONDS], units, self.nature)
-        if math.isinf(error_j):
-            return Use(energy_j, None, None, vector[SECONDS], units, self.nature)
-        low_j, high_j = energy_j - vector[LOW] - error_j, energy_j + vector[HIGH] + error_j
+        low_j = energy_j - vector[LOW] - less_j if math.isfinite(less_j) else None
+        high_j = energy_j + vector[HIGH] + more_j if math.isfinite(more_j) else None
         return Use(energy_j, low_j, high_j, vector[SECONDS], units, self.nature)
 
     def _use_of(self, tally: Tally) -> Use:
@@ -117,21 +133,25 @@ class Accounts:
         units = tally.units if tally.counted == tally.count else None
         if tally.credits is None:
             return Use(None, None, None, 0.0, units, self.nature)
-        return self._use(tally.credits, units, known=bool(tally.answered), error_j=tally.error_j)
+        less_j, more_j = tally.error_j + tally.early_j, tally.error_j + tally.lost_j
+        return self._use(tally.credits, units, known=bool(tally.answered), less_j=less_j, more_j=more_j)
 
-    def _idle_and_all(self, ledger: Ledger) -> tuple[Use, Use]:
-        idle = [*ledger.unattributed_j, *ledger.unattributed_extras]
-        busy = [*ledger.attributed_j, *ledger.attributed_extras]
-        both = [a + b for a, b in zip(idle, busy, strict=True)]
-        tallies = list(self.tallies.values())
-        counting = [tally for tally in tallies if tally.units]
-        told = len({tally.unit for tally in counting}) == 1 and all(tally.counted == tally.count for tally in counting)
-        done = math.fsum((tally.units or 0.0) - tally.inner_units for tally in counting) if told else None
-        parts_j = math.fsum(tally.error_j for tally in tallies)  # what they have too little, the time outside has too much
-        return (
-            self._use(idle, 0.0, known=self.known, error_j=parts_j + ledger.error_j),
-            self._use(both, done, known=self.known, error_j=ledger.error_j),
-        )
+    def _outside(self, ledger: Ledger) -> Use:
+        """What belongs to no region. Nobody is shown its interval, and it is left open."""
+        vector = [*ledger.unattributed_j, *ledger.unattributed_extras]
+        return self._use(vector, 0.0, known=self.known, less_j=math.inf, more_j=math.inf)
+
+    def _all_of(self, vector: Sequence[float], units: float | None, ledger: Ledger) -> Use:
+        """What is everyone's."""
+        lost_j, early_j = ledger.unseen_j
+        return self._use(vector, units, known=self.known, less_j=early_j, more_j=lost_j)
+
+    def _done(self) -> float | None:
+        """The functional units of all, if all count the same; those that a region around counts again are counted once."""
+        counting = [tally for tally in list(self.tallies.values()) if tally.units]
+        if len({tally.unit for tally in counting}) != 1 or any(tally.counted != tally.count for tally in counting):
+            return None
+        return math.fsum((tally.units or 0.0) - tally.inner_units for tally in counting)
 
     @property
     def known(self) -> bool:
@@ -187,9 +207,7 @@ class Accounts:
             answered = region.entry.answered()
             by_type, self_by_type = self.by_type(inclusive, answered), self.by_type(own, answered)
             energy_j, self_j = math.fsum(inclusive), math.fsum(own)
-            # Where the ledger heard of it late, or no reading came after its end.
-            missed_ns = max(0, region.entry.start_ns - region.enter_ns) + max(0, region.exit_ns - region.entry.end_ns)
-            surplus_ns = max(0, region.entry.end_ns - region.exit_ns)
+            missed_ns, surplus_ns = _missed(region)
             low_j, high = region.entry.interval_j(missed_ns=missed_ns, surplus_ns=surplus_ns)
             self_low_j, self_high = region.entry.self_interval_j(low_j, high, missed_ns=missed_ns, surplus_ns=surplus_ns)
             high_j = high if math.isfinite(high) else None
@@ -296,9 +314,12 @@ class Accounts:
                 for curve, energy_j in zip(self.curves, ledger.channels_j, strict=True)
                 if curve.knots
             }
-            outside, everything = self._idle_and_all(ledger)
-            whole = self.pricing.whole(everything)
-            unattributed = self.pricing.account(_UNATTRIBUTED).impact(outside, self.pricing.rates)
+            rates = self.pricing.rates
+            vector = [*map(add, ledger.unattributed_j, ledger.attributed_j)]
+            vector += map(add, ledger.unattributed_extras, ledger.attributed_extras)
+            everyone = self._all_of(vector, self._done(), ledger)
+            whole = self.pricing.account(_EVERYONE).impact(everyone, rates, blur=ledger.error_j)
+            unattributed = self.pricing.account(_UNATTRIBUTED).impact(self._outside(ledger), rates)
             totals = Totals(
                 channels=channels,
                 attributed_j=math.fsum(ledger.attributed_j),
@@ -328,6 +349,15 @@ class Accounts:
             sampler_cpu_s=cpu_s,
             dropped=dropped,
         )
+
+
+def _missed(region: Region) -> tuple[int, int]:
+    """How much longer a region was open than the ledger knows, which heard of it late or had no reading after its end; and how
+    much longer the ledger took it for open than it was."""
+    assert region.exit_ns is not None
+    entry = region.entry
+    missed_ns = max(0, entry.start_ns - region.enter_ns) + max(0, region.exit_ns - entry.end_ns)
+    return missed_ns, max(0, entry.end_ns - region.exit_ns)
 
 
 def _counted_around(region: Region) -> bool:

@@ -7,6 +7,7 @@ epochs, weighted by time. So the totals are the sum of the regions' own impacts.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
@@ -18,37 +19,48 @@ from impactsdk.rates import Rates, mixed
 __all__ = ["Priced", "Pricing"]
 
 _MOST_EPOCHS = 4_096
+_ROUNDING = 1e-12
+_Blur = tuple[float, float]
+"""Joules below and above."""
+_SHARP: _Blur = (0.0, 0.0)
 
 
 class Priced:
-    """One account: what was put by at the ends of epochs, and how much of its use that covers."""
+    """One account: what was put by at the ends of epochs, and how much of its use that covers.
 
-    __slots__ = ("banked", "covered")
+    The interval of a use grows with it, and each epoch has its own part of that. A blur is beside it: how far below and above
+    the use the truth may lie at that instant, since a counter was between two ticks. It has a part in the epoch before and,
+    turned round, in that after.
+    """
+
+    __slots__ = ("banked", "blur", "covered")
 
     def __init__(self) -> None:
         self.banked: Impact | None = None
         self.covered = NOTHING
+        self.blur = _SHARP
 
-    def put_by(self, use: Use, rates: Rates) -> None:
+    def put_by(self, use: Use, rates: Rates, *, blur: _Blur = _SHARP) -> None:
         """Price everything up to ``use``."""
         use = _counted(use)
         if not _is_nothing(use):
-            self.banked, self.covered = self.impact(use, rates), use
+            self.banked, self.covered, self.blur = self.impact(use, rates, blur=blur), use, blur
 
-    def put_apart(self, use: Use, rates: Rates) -> None:
+    def put_apart(self, use: Use, rates: Rates, *, blur: _Blur = _SHARP) -> None:
         """Price ``use``, a part of the account's that has rates of its own."""
         use = _counted(use)
-        impact = impact_of(use, rates)
-        self.covered = _sum(self.covered, use)
+        impact = impact_of(_blurred(use, blur), rates)
+        self.covered, self.blur = _sum(self.covered, use), (self.blur[0] + blur[0], self.blur[1] + blur[1])
         self.banked = impact if self.banked is None else added(self.banked, impact, units=self.covered.units)
 
-    def impact(self, use: Use, rates: Rates) -> Impact:
+    def impact(self, use: Use, rates: Rates, *, blur: _Blur = _SHARP) -> Impact:
         """What the account's whole ``use`` so far costs."""
         if self.banked is None:
-            return impact_of(use, rates)
-        rest = _difference(use, self.covered)
+            return impact_of(_blurred(use, blur), rates)
+        rest = _rest(use, self.covered)
         impact = self.banked
         if not _is_nothing(rest):
+            rest = _blurred(rest, (blur[0] + self.blur[1], blur[1] + self.blur[0]))
             impact = added(impact, impact_of(rest, rates), units=use.units)
         if use.units is None and impact.margin is not None:
             impact = replace(impact, margin=None)
@@ -70,26 +82,13 @@ class Pricing:
             account = self._accounts[name] = Priced()
         return account
 
-    def turn(self, at_ns: int, rates: Rates, uses: Iterable[tuple[str, Use]]) -> None:
-        """From ``at_ns`` on other rates hold; ``uses`` is what every account has used by then."""
+    def turn(self, at_ns: int, rates: Rates, uses: Iterable[tuple[str, Use, _Blur]]) -> None:
+        """From ``at_ns`` on other rates hold; ``uses`` is what every account has used by then, and its blur."""
         if self._epochs:
-            for name, use in uses:
-                self.account(name).put_by(use, self.rates)
+            for name, use, blur in uses:
+                self.account(name).put_by(use, self.rates, blur=blur)
         self._epochs.append((at_ns, rates))
         self.rates = rates
-
-    def whole(self, use: Use) -> Impact:
-        """What everything costs, ``use`` being what everyone has used so far: the sum of what each account costs.
-
-        What is in no account yet, because its region is still open, is priced at what holds now.
-        """
-        everyone = Priced()
-        for account in list(self._accounts.values()):
-            if account.banked is not None:
-                before = everyone.banked
-                everyone.banked = account.banked if before is None else added(before, account.banked)
-                everyone.covered = _sum(everyone.covered, account.covered)
-        return everyone.impact(use, self.rates)
 
     def rates_between(self, start_ns: int, end_ns: int) -> Rates:
         """The rates for something that lasted from ``start_ns`` to ``end_ns``: :attr:`rates` itself if they held all along."""
@@ -110,7 +109,7 @@ class Pricing:
 
 
 def _is_nothing(use: Use) -> bool:
-    return use[:4] == NOTHING[:4] and not use.units
+    return use.energy_j == 0.0 == use.seconds and not use.high_j and not use.units
 
 
 def _counted(use: Use) -> Use:
@@ -120,29 +119,46 @@ def _counted(use: Use) -> Use:
     return use if use.units is not None else use._replace(units=0.0)
 
 
+def _blurred(use: Use, blur: _Blur) -> Use:
+    """``use`` with an interval that is so much wider, and holds its value whatever was rounded; from nothing, at the least."""
+    energy_j, low_j, high_j = use[:3]
+    if energy_j is None:
+        return use
+    if high_j is not None:
+        high_j = max(high_j + blur[1], energy_j) if math.isfinite(blur[1]) else None
+    return use._replace(low_j=0.0 if low_j is None else max(0.0, min(low_j - blur[0], energy_j)), high_j=high_j)
+
+
 def _sum(one: Use, other: Use) -> Use:
     return Use(
-        _plus(one.energy_j, other.energy_j, 1),
-        _plus(one.low_j, other.low_j, 1),
-        _plus(one.high_j, other.high_j, 1),
+        _plus(one.energy_j, other.energy_j),
+        _plus(one.low_j, other.low_j),
+        _plus(one.high_j, other.high_j),
         one.seconds + other.seconds,
         (one.units or 0.0) + (other.units or 0.0),
         other.nature,
     )
 
 
-def _difference(whole: Use, part: Use) -> Use:
+def _plus(one: float | None, other: float | None) -> float | None:
+    return None if one is None or other is None else one + other
+
+
+def _rest(whole: Use, part: Use) -> Use:
+    """What ``whole`` has beyond ``part``."""
     return Use(
-        _plus(whole.energy_j, part.energy_j, -1),
-        _plus(whole.low_j, part.low_j, -1),
-        _plus(whole.high_j, part.high_j, -1),
-        whole.seconds - part.seconds,
+        _less(whole.energy_j, part.energy_j),
+        _less(whole.low_j, part.low_j),
+        _less(whole.high_j, part.high_j),
+        _less(whole.seconds, part.seconds) or 0.0,
         (whole.units or 0.0) - (part.units or 0.0),
         whole.nature,
     )
 
 
-def _plus(one: float | None, other: float | None, sign: int) -> float | None:
-    if one is None:
+def _less(whole: float | None, part: float | None) -> float | None:
+    """The difference, where what is left of rounding is nothing: it must not be asked for a price."""
+    if whole is None or part is None:
         return None
-    return one + sign * (other or 0.0)
+    rest = whole - part
+    return rest if abs(rest) > _ROUNDING * abs(whole) else 0.0

@@ -7,7 +7,6 @@ import contextvars
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -127,23 +126,66 @@ def test_what_factors_are_told_does_not_grow_with_their_changes() -> None:
     assert {factor.kind for factor in factors} >= {"embodied", "lifetime", "price"}
 
 
-@given(st.lists(st.tuples(st.sampled_from("abc"), any_use(), any_rates, st.booleans()), max_size=12), any_use(), any_rates)
-def test_the_whole_is_the_sum_of_the_accounts(steps: list[tuple[str, Use, Rates, bool]], opened: Use, now: Rates) -> None:
-    pricing, uses = Pricing(), {name: [NOTHING] for name in "abc"}
-    pricing.turn(0, rates(50), [])
-    for at_ns, (name, use, made, apart) in enumerate(steps, 1):
-        uses[name].append(use)
+seen_pieces = st.lists(st.tuples(st.floats(0, 1e6), st.floats(-1e3, 1e3), st.booleans(), any_rates), min_size=1, max_size=12)
+
+
+@given(seen_pieces)
+def test_the_truth_of_a_use_that_is_seen_between_two_ticks_is_within_its_interval(
+    pieces: list[tuple[float, float, bool, Rates]],
+) -> None:
+    """What is seen too much of before an instant is seen too little of after it."""
+    account, true_j = Priced(), 0.0
+    low_cost, high_cost = 0.0, 0.0
+    for used_j, off_j, apart, made in pieces:
+        (band,) = [line.per_j for line in made.lines if line.name == "cost"]
+        assert band is not None
+        low_cost, high_cost, true_j = low_cost + used_j * band[0], high_cost + used_j * band[2], true_j + used_j
+        covered_j = account.covered.energy_j or 0.0
         if apart:
-            pricing.account(name).put_apart(use, made)
+            part_j = max(0.0, used_j + off_j)
+            account.put_apart(
+                Use(part_j, part_j, part_j, 1.0), made, blur=(max(0.0, part_j - used_j), max(0.0, used_j - part_j))
+            )
         else:
-            pricing.turn(at_ns, made, [(each, sum_of(used)) for each, used in uses.items()])
-    pricing.turn(99, now, [])
-    everything = [use for used in uses.values() for use in used]
-    expected = impact_of(opened._replace(units=0.0), now)
-    for name, used in uses.items():
-        expected = added(expected, pricing.account(name).impact(sum_of(used), now))
-    found = pricing.whole(sum_of([*everything, opened])._replace(units=None))
-    same(found, replace(expected, margin=None, sci_g_per_unit=None))
+            seen_j = max(covered_j, true_j + off_j)
+            use = Use(seen_j, seen_j, seen_j, account.covered.seconds + 10.0)
+            account.put_by(use, made, blur=(max(0.0, seen_j - true_j), max(0.0, true_j - seen_j)))
+        found = account.impact(account.covered, made)
+        low, high = found.intervals["cost"]
+        assert high is not None
+        assert low <= low_cost + 1e-6
+        assert high_cost <= high + 1e-6
+        for name in ("cost", "carbon_g", "embodied_g", "compute_cost"):
+            least, most = found.intervals[name]
+            assert most is not None
+            assert least <= getattr(found, name) * (1 + NEAR) + NEAR
+            assert getattr(found, name) <= most * (1 + NEAR) + NEAR
+
+
+@pytest.mark.parametrize("known_first", [True, False])
+def test_an_end_that_is_known_of_only_one_of_two_instants_is_unknown_of_the_piece_between(known_first: bool) -> None:
+    known, unknown = Use(10.0, -5.0, 15.0, 1.0), Use(20.0, None, None, 2.0)
+    if not known_first:
+        known, unknown = known._replace(energy_j=20.0, seconds=2.0), unknown._replace(energy_j=10.0, seconds=1.0)
+    account, (first, last) = Priced(), (known, unknown) if known_first else (unknown, known)
+    account.put_by(first, rates(100.0, price=3.6e6))
+    low, high = account.impact(last, rates(100.0, price=7.2e6)).intervals["cost"]
+    assert (low, high) == (0.0, None)
+
+
+def test_what_ended_long_ago_stays_known_when_a_provider_falls_silent() -> None:
+    """Of an account without an upper end, or one of many pieces, no more than rounding is left to be priced."""
+    silent = rates_of([], currency="USD")
+    for high_j in (None, 0.3):
+        account = Priced()
+        account.put_apart(Use(0.1, 0.1, high_j and 0.1, 0.1), rates(100))
+        account.put_apart(Use(0.2, 0.2, high_j and 0.2, 0.2), rates(500))
+        whole = Use(0.3, 0.3, high_j, 0.3)
+        assert account.impact(whole, silent).cost is not None
+        account.put_by(whole, silent)
+        assert account.impact(whole, silent).cost is not None
+    account.put_by(Use(0.4, 0.4, 0.4, 0.4), silent)
+    assert account.impact(Use(0.4, 0.4, 0.4, 0.4), rates(100)).cost is None
 
 
 # --- the epochs --------------------------------------------------------------------------------------------------------------

@@ -22,10 +22,12 @@ class Tally:
         "counted",
         "credits",
         "duration_ns",
+        "early_j",
         "end_ns",
         "end_segment",
         "error_j",
         "inner_units",
+        "lost_j",
         "name",
         "tau",
         "touched",
@@ -41,6 +43,7 @@ class Tally:
         self.counted = 0  # of how many of them the units are known
         self.inner_units = 0.0  # those that a region around it counts again, in the same unit
         self.error_j = 0.0  # how far the truth may lie from what they are credited with, at the most
+        self.lost_j = self.early_j = 0.0  # what they may have used unseen, and are credited with though it was used before
         self.end_ns: int | None = None  # when the last of them ended, if it was then the only innermost one
         self.end_segment = 0  # the number of the segment in which that was
         self.tau = 0.0
@@ -174,7 +177,7 @@ class Entry:
         inclusive = self.inclusive_j()
         slack_low_j, slack_high_j = inclusive[LOW], inclusive[HIGH]
         energy_j = math.fsum(inclusive[:-EXTRAS])
-        lost_j, early_j = self._unseen_j(missed_ns)
+        lost_j, early_j = self.unseen_j(missed_ns=missed_ns, surplus_ns=surplus_ns)
         if (self.concurrent or self.broken) and not self.alone:
             error_j = self.error_j + self.child_error_j
             low_j, high_j = energy_j - error_j, energy_j + error_j
@@ -186,8 +189,6 @@ class Entry:
             low_j = energy_j + end_low_j / end_weight - start_high_j / start_weight - drift_j
             high_j = energy_j + end_high_j / end_weight - start_low_j / start_weight + drift_j
         low_j -= slack_low_j + early_j
-        if surplus_ns > 0:
-            low_j -= self.end_segment.max_w * surplus_ns * 1e-9
         most_j = self._most_j(missed_ns)
         return max(0.0, min(low_j, energy_j)), max(min(high_j + slack_high_j + lost_j, most_j), energy_j)
 
@@ -197,22 +198,20 @@ class Entry:
             return low_j, high_j
         own = self.self_j()
         energy_j = math.fsum(own[:-EXTRAS])
-        lost_j, early_j = self._unseen_j(missed_ns)
-        surplus_j = self.end_segment.max_w * surplus_ns * 1e-9 if surplus_ns > 0 else 0.0
-        own_low_j = max(0.0, min(energy_j - self.error_j - own[LOW] - early_j - surplus_j, energy_j))
+        lost_j, early_j = self.unseen_j(missed_ns=missed_ns, surplus_ns=surplus_ns)
+        own_low_j = max(0.0, min(energy_j - self.error_j - own[LOW] - early_j, energy_j))
         return own_low_j, max(energy_j, min(high_j, energy_j + self.error_j + own[HIGH] + lost_j))
 
-    def _unseen_j(self, missed_ns: int) -> tuple[float, float]:
+    def unseen_j(self, *, missed_ns: int = 0, surplus_ns: int = 0) -> tuple[float, float]:
         """What may have been used without being counted, and counted without having been used, while the region was open."""
-        unbounded_ns, lost_j, early_j = (
-            end - start
-            for end, start in zip(
-                self.end_segment.lost_until(self.end_ns), self.start_segment.lost_until(self.start_ns), strict=True
-            )
-        )
+        begun = self.start_segment.unseen_until(self.start_ns)
+        lost_j, early_j, late_j = self.end_segment.unseen_until(self.end_ns).since(begun)
+        lost_j += late_j  # it was counted, but to nobody's charge
         if missed_ns > 0:
             lost_j += self.end_segment.max_w * missed_ns * 1e-9
-        return math.inf if unbounded_ns > 0 else max(0.0, lost_j), max(0.0, early_j)
+        if surplus_ns > 0:
+            early_j += self.end_segment.max_w * surplus_ns * 1e-9
+        return lost_j, early_j
 
     def _most_j(self, missed_ns: int) -> float:
         """What all devices can have used while the region was open."""

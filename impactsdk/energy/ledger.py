@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 
 from impactsdk.energy.entry import Entry, Tally, drifted_j
-from impactsdk.energy.segment import Segment
+from impactsdk.energy.segment import NOTHING_UNSEEN, Segment
 from impactsdk.energy.vector import EXTRAS
 
 __all__ = ["Ledger"]
@@ -44,10 +44,25 @@ class Ledger:
         self._crowds = 0  # how often something began that is in nothing else, while something else was open
 
     @property
-    def error_j(self) -> float:
-        """How far what was used up to now may lie from what is in the account, as far as anything bounds it."""
-        error_j = self._segment.error_j
-        return error_j if math.isfinite(error_j) else 0.0
+    def error_j(self) -> tuple[float, float]:
+        """How far below and above what is in the account the truth may lie now; infinite if nothing bounds it."""
+        low_j, high_j = self._segment.error_at_j(self.now_ns, ending=True)
+        return -low_j, high_j
+
+    @property
+    def open_error_j(self) -> float:
+        """How far what the open regions owe may lie from what they are credited with so far, at the most."""
+        error_j, now_j, unseen = 0.0, max(self.error_j), self._segment.unseen_until(self.now_ns)
+        for entry in self.open_entries:
+            error_j += entry.error_j + sum(unseen.since(entry.start_segment.unseen_until(entry.start_ns)))
+            if entry.active:
+                error_j += now_j / self.weight + drifted_j(entry.on_drift, self._drift)
+        return error_j
+
+    @property
+    def unseen_j(self) -> tuple[float, float]:
+        """What may have been used without being counted, and counted without having been used, since the beginning."""
+        return self._segment.unseen_until(self.now_ns).since(NOTHING_UNSEEN)[:2]
 
     # --- time -----------------------------------------------------------------------------------------------------
 

@@ -15,9 +15,32 @@ from typing import NamedTuple
 from impactsdk.energy.curve import Curve
 from impactsdk.energy.knot import NEVER_NS, Knot
 
-__all__ = ["Lane", "Segment", "Timeline"]
+__all__ = ["NOTHING_UNSEEN", "Lane", "Segment", "Timeline", "Unseen"]
 
 _at_ns = attrgetter("at_ns")
+
+
+class Unseen(NamedTuple):
+    """A running sum, since the beginning, of what was used unseen at the most.
+
+    ``unbounded_ns``: time for which nothing bounds it. ``lost_j``: what no counter will ever tell. ``early_j``: what may have
+    been counted though it was used before the first reading. ``late_j``: what was told when its time was settled without it.
+    """
+
+    unbounded_ns: float
+    lost_j: float
+    early_j: float
+    late_j: float
+
+    def since(self, begun: Unseen) -> tuple[float, float, float]:
+        """How much was added since: joules lost (infinite if nothing bounds them), early and late ones."""
+        if self is begun:
+            return 0.0, 0.0, 0.0
+        lost_j = math.inf if self.unbounded_ns > begun.unbounded_ns else max(0.0, self.lost_j - begun.lost_j)
+        return lost_j, max(0.0, self.early_j - begun.early_j), max(0.0, self.late_j - begun.late_j)
+
+
+NOTHING_UNSEEN = Unseen(0.0, 0.0, 0.0, 0.0)
 
 
 class Lane(NamedTuple):
@@ -87,9 +110,8 @@ class Segment:
     ``rates`` has one own rate per channel, then how much less and how much more the models' bounds would credit, then that of
     time: a region's own seconds are divided as its joules are.
     ``silent`` has a bit for each channel that did not answer.
-    ``v`` is the ledger's virtual energy at the start, in the same layout. ``lost`` is what may have been used unseen from the
-    beginning to the start of this segment: nanoseconds for which nothing bounds it, joules, and joules that may have been
-    counted though they were used before the first reading.
+    ``v`` is the ledger's virtual energy at the start, in the same layout. ``unseen`` is what may have been used unseen from the
+    beginning to the start of this segment: the very same object for as long as that grows by nothing.
     """
 
     error_j: float
@@ -102,7 +124,6 @@ class Segment:
         "failed",
         "failed_rate",
         "late_rates",
-        "lost",
         "lost_rate",
         "max_w",
         "most_rate",
@@ -111,6 +132,7 @@ class Segment:
         "start_ns",
         "total_rates",
         "unbounded",
+        "unseen",
         "v",
     )
 
@@ -121,7 +143,7 @@ class Segment:
         self.total_rates: list[float] = []
         self.late_rates: list[float] = []
         self.max_w = self.failed_rate = self.failed = 0.0
-        self.lost, self.lost_rate, self.unbounded = (0, 0.0, 0.0), 0.0, False
+        self.unseen, self.lost_rate, self.unbounded = NOTHING_UNSEEN, 0.0, False
         self.v: list[float] = []
         slack_low = slack_high = 0.0
         self.silent = 0
@@ -157,27 +179,44 @@ class Segment:
         """Time without an answer since the beginning, as a mean over the channels."""
         return self.failed + self.failed_rate * (at_ns - self.start_ns)
 
-    def lost_until(self, at_ns: int) -> tuple[int, float, float]:
-        """The most that may have been used unseen since the beginning, as :attr:`lost`.
+    def unseen_until(self, at_ns: int) -> Unseen:
+        """What may have been used unseen since the beginning."""
+        unseen = self.unseen
+        if not self.lost_rate and not self.unbounded:
+            return unseen
+        elapsed_ns = at_ns - self.start_ns
+        return unseen._replace(
+            unbounded_ns=unseen.unbounded_ns + self.unbounded * elapsed_ns, lost_j=unseen.lost_j + self.lost_rate * elapsed_ns
+        )
+
+    def follow(self, unseen: Unseen | None) -> None:
+        """Take over the sum so far, ``None`` at the beginning, and add what is met at the start of this segment.
 
         Energy of a time that was settled without it, or that a reset has swallowed, is met at one instant, the end of that
         time: a region that begins or ends within it has it in the interval around that point.
         """
-        unbounded_ns, lost_j, early_j = self.lost
+        unbounded_ns, lost_j, early_j, late_j = NOTHING_UNSEEN if unseen is None else unseen
         for lane in self._lanes:
-            if lane.previous.at_ns != self.start_ns:
+            knot, previous = lane.knot, lane.previous
+            begins = previous.at_ns == self.start_ns
+            if unseen is None and not (begins and previous.first):
+                # It was read before the others, and where it was at their beginning is uncertain.
+                low_j, high_j = lane.error_j(self.start_ns, ending=False)
+                unbounded_ns += math.isinf(low_j)
+                lost_j += -low_j if math.isfinite(low_j) else 0.0
+                early_j += high_j
+            if not begins:
                 continue
-            stray_j = lane.knot.stray_j * lane.gain
-            lost_j, early_j = lost_j + lane.knot.share * lane.knot.late_j * lane.gain + stray_j, early_j + stray_j
-            if lane.previous.lost:
-                if math.isinf(lane.previous.lost_j):
-                    unbounded_ns += 1
-                else:
-                    lost_j += lane.previous.lost_j
-                if lane.previous.first:
+            late_j += knot.share * knot.late_j * lane.gain
+            stray_j = knot.stray_j * lane.gain
+            lost_j, early_j = lost_j + stray_j, early_j + stray_j
+            if previous.lost:
+                unbounded_ns += math.isinf(previous.lost_j)
+                lost_j += previous.lost_j if math.isfinite(previous.lost_j) else 0.0
+                if previous.first:
                     early_j += lane.error_j(self.start_ns, ending=False)[1]
-        elapsed_ns = at_ns - self.start_ns
-        return unbounded_ns + self.unbounded * elapsed_ns, lost_j + self.lost_rate * elapsed_ns, early_j
+        met = (unbounded_ns, lost_j, early_j, late_j)
+        self.unseen = unseen if unseen is not None and met == unseen else Unseen(*met)
 
     def error_at_j(self, at_ns: int, *, ending: bool) -> tuple[float, float]:
         """How far the true own energy up to ``at_ns`` may lie below and above the credited one: ``(low <= 0, high >= 0)``.
@@ -262,7 +301,7 @@ class Timeline:
         self.until_ns = start_ns
         self._settled = False  # whether all curves have got as far as that
         self._failed_ns = 0.0
-        self._lost = (0, 0.0, 0.0)
+        self._unseen: Unseen | None = None
 
     def advance(self, now_ns: int, *, final: bool = False, late: bool = False) -> Iterator[Segment]:
         """The segments from where the last call ended up to where every curve is settled.
@@ -284,7 +323,10 @@ class Timeline:
 
     def _cut(self, end_ns: int) -> Segment:
         segment = Segment(self.until_ns, end_ns, self.curves)
-        segment.failed, segment.lost = self._failed_ns, self._lost
-        self._failed_ns, self._lost = segment.failed_ns(end_ns), segment.lost_until(end_ns)
+        segment.failed = self._failed_ns
+        segment.follow(self._unseen)
+        self._failed_ns = segment.failed_ns(end_ns)
+        if end_ns > segment.start_ns:  # else the next one meets the same
+            self._unseen = segment.unseen_until(end_ns)
         self.until_ns = end_ns
         return segment

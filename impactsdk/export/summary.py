@@ -86,9 +86,9 @@ def impact_lines(impact: Impact) -> list[str]:
 
 def _between(impact: Impact, name: str, shown: Callable[[float | None], str]) -> str:
     low, high = impact.intervals.get(name, (None, None))
-    if low is None or high is None or low == high:
+    if low is None or low == high or (high is None and low <= 0.0):
         return ""
-    return f" ({shown(low)} to {shown(high)})"
+    return f" (at least {shown(low)})" if high is None else f" ({shown(low)} to {shown(high)})"
 
 
 def _operation(operation: Operation) -> str:

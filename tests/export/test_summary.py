@@ -140,6 +140,17 @@ def test_a_factor_with_one_end_of_its_range_is_no_trouble(capsys: pytest.Capture
     assert "at 400 gCO2e/kWh: me" in _summary(capsys, work, factors=[Mine()])
 
 
+def test_what_nothing_bounds_is_told_with_its_lower_end_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        with meter.measured("x"):
+            clock.advance(10.25)
+
+    sources = [SimulatedSource(lambda _: 100.0, tick_s=0.2)]
+    text = _summary(capsys, work, sources=sources, carbon_intensity_g_per_kwh=400, price_per_kwh=3.6e6)
+    assert "(at least " in text
+    assert "(at least 0" not in text
+
+
 def test_pue_is_named_where_it_is_applied_and_the_margin_is_that_of_all(capsys: pytest.CaptureFixture[str]) -> None:
     def work(meter: Meter, clock: FakeClock) -> None:
         with meter.measured("x", unit="request") as region:
