@@ -16,7 +16,6 @@ from impactsdk import measured
 from .checkpoint import ModelError
 from .model import Arrays, encode
 from .record import TRACING, Record
-from .training import batches
 
 
 class Predictor:
@@ -57,28 +56,35 @@ def evaluate(
     predictor: Predictor,
     arrays: Arrays,
     *,
-    labels: Sequence[str],
     split: str,
     batch_size: int,
     record: Record,
     epoch: int | None = None,
-) -> dict[str, Any]:
-    """Predict encoded sentences and compare with their labels; returns scikit-learn's report, as text under ``text``."""
+) -> np.ndarray:
+    """Predict the labels of encoded sentences, as numbers; shape (sentences,)."""
     attributes = {"split": split} if epoch is None else {"split": split, "epoch": epoch}
     with record.block("evaluate", "bert.evaluate", attributes=attributes) as span:
         guesses = []
-        for batch in batches({name: arrays[name] for name in ("input_ids", "attention_mask")}, batch_size):
+        for start in range(0, len(arrays["input_ids"]), batch_size):  # by slices, as inference goes through its sentences
             with measured("bert.evaluate.step", span=False, unit="sentence") as region:
+                batch = {name: arrays[name][start : start + batch_size] for name in ("input_ids", "attention_mask")}
                 guesses.append(predictor(batch).argmax(axis=1))
                 region.add_units(len(guesses[-1]))
             span.add_units(len(guesses[-1]))
-        # Every label is named, for a small file may not show all; a label that is never guessed has precision 0.
-        comparison = {"labels": range(len(labels)), "target_names": list(labels), "zero_division": 0}
-        guessed = np.concatenate(guesses)
-        report: dict[str, Any] = classification_report(arrays["labels"], guessed, output_dict=True, **comparison)
-        report["accuracy"] = float((arrays["labels"] == guessed).mean())
-        report["text"] = classification_report(arrays["labels"], guessed, digits=3, **comparison)
-    return report
+    return np.concatenate(guesses)
+
+
+@measured("bert.report")
+def compare(guesses: np.ndarray, known: np.ndarray, *, labels: Sequence[str], text: bool = False) -> Any:
+    """scikit-learn's classification report, as a mapping or as a text to print.
+
+    Not a part of ``evaluate``: its joules hardly depend on how many sentences there are, and those of a sentence are what is
+    compared with inference.
+    """
+    # Every label is named, for a small file may not show all; a label that is never guessed has precision 0.
+    form: dict[str, Any] = {"digits": 3} if text else {"output_dict": True}
+    names = {"labels": range(len(labels)), "target_names": list(labels)}
+    return classification_report(known, guesses, zero_division=0, **names, **form)
 
 
 def infer(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import tf_keras
@@ -74,21 +73,22 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
 
     dev = encoded(data.dev) if "evaluate" in options.phases else {}
 
-    def evaluated(split: str, arrays: model.Arrays, epoch: int | None = None) -> dict[str, Any]:
+    def evaluated(split: str, arrays: model.Arrays, epoch: int | None = None) -> np.ndarray:
         try:
-            return inference.evaluate(
-                predictor, arrays, labels=data.labels, split=split, batch_size=options.batch_size, record=record, epoch=epoch
+            found = inference.evaluate(
+                predictor, arrays, split=split, batch_size=options.batch_size, record=record, epoch=epoch
             )
         except ModelError:
             record.results["evaluate"] = f"{split} accuracy unknown"
             raise
+        record.results["evaluate"] = f"{split} accuracy {(found == arrays['labels']).mean():.3f}"
+        return found
 
     def after_epoch(epoch: int) -> str:
         if not dev:
             return ""
-        report = evaluated("dev", dev, epoch)
-        record.results["evaluate"] = f"dev accuracy {report['accuracy']:.3f}"
-        return f"  dev accuracy {report['accuracy']:.3f}  macro F1 {report['macro avg']['f1-score']:.3f}"
+        report = inference.compare(evaluated("dev", dev, epoch), dev["labels"], labels=data.labels)
+        return f"  {record.results['evaluate']}  macro F1 {report['macro avg']['f1-score']:.3f}"
 
     if "finetune" in options.phases:
         training.finetune(classifier, train, options=options, learning_rate=rate, record=record, after_epoch=after_epoch)
@@ -101,9 +101,9 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
     if "evaluate" in options.phases:
         labelled = data.test[0].label is not None
         split = "test" if labelled else "dev"
-        report = evaluated(split, encoded(data.test) if labelled else dev)
-        record.results["evaluate"] = f"{split} accuracy {report['accuracy']:.3f}"
-        record.show(f"\nclassification report, {split}\n{report['text']}")
+        arrays = encoded(data.test) if labelled else dev
+        report = inference.compare(evaluated(split, arrays), arrays["labels"], labels=data.labels, text=True)
+        record.show(f"\nclassification report, {split}\n{report}")
     if "infer" in options.phases:
         texts = [row.sentence for row in data.test]
         answers = inference.infer(

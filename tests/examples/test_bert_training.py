@@ -148,11 +148,11 @@ predictor = inference.Predictor(
     lambda batch, training: SimpleNamespace(logits=tf.reduce_mean(table(batch, training).logits, axis=1)), length=8
 )
 sentences = ["a fine film"] * 3
-arrays = {{**model.encode(tokenizer, sentences, length=8), "labels": [0, 0, 0]}}
-common = dict(labels=("0", "1"), batch_size=2, record=record)
+arrays = model.encode(tokenizer, sentences, length=8)
+common = dict(batch_size=2, record=record)
 answer = (
     refusal(lambda: inference.evaluate(predictor, arrays, split="test", **common)),
-    refusal(lambda: inference.infer(predictor, tokenizer, sentences, length=8, **common)),
+    refusal(lambda: inference.infer(predictor, tokenizer, sentences, labels=("0", "1"), length=8, **common)),
 )
 """)
     for why in (evaluation, inference):

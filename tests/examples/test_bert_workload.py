@@ -76,6 +76,24 @@ def test_its_journal_adds_up_to_what_the_devices_counted(full_run):
     assert 0 < found.spans_j < found.regions_j < found.devices_j
 
 
+def test_no_sentence_of_an_evaluation_pays_for_the_report_on_it(full_run):
+    (journal,) = full_run.journals.glob("run-*.jsonl")
+    requests = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    spans = [
+        span
+        for request in requests
+        for of in request.get("resourceSpans", ())
+        for scope in of["scopeSpans"]
+        for span in scope["spans"]
+    ]
+    parents = {span["spanId"]: span["name"] for span in spans}
+    reports = [span for span in spans if span["name"] == "bert.report"]
+    assert [parents[span["parentSpanId"]] for span in reports] == ["bert.finetune", "bert"], "after the epoch and at the end"
+    evaluations = [span["spanId"] for span in spans if span["name"] == "bert.evaluate"]
+    assert len(evaluations) == 2
+    assert not [span["name"] for span in spans if span.get("parentSpanId") in evaluations]
+
+
 def test_pre_training_lowers_its_loss_and_each_epoch_has_one_line(full_run):
     first, second = losses(full_run.stderr, "pretrain")
     assert second < first
