@@ -36,13 +36,23 @@ def train_tokenizer(sentences: Sequence[str]) -> BertTokenizerFast:
         return BertTokenizerFast(vocab_file=str(Path(folder) / "vocab.txt"), do_lower_case=True)
 
 
-def load_tokenizer(source: str) -> BertTokenizerFast:
-    """Read the tokenizer that belongs to a checkpoint."""
+def load_tokenizer(source: str, *, hides: bool = False) -> BertTokenizerFast:
+    """Read the tokenizer that belongs to a checkpoint.
+
+    Raises:
+        ModelError: It cannot be read, or has no token to begin, end or pad a sentence or, where pre-training ``hides`` words,
+            none to stand for them.
+    """
     try:
         tokenizer = BertTokenizerFast.from_pretrained(source)
         tokenizer("x" * 200)  # too long for a word: without a token for the unknown it fails here and not in the middle
     except Exception as error:
         raise ModelError(f"{source}: the tokenizer cannot be loaded: {_first_line(error)}") from error
+    needed = ("cls", "sep", "pad", "mask") if hides else ("cls", "sep", "pad")
+    if lacks := [name for name in needed if getattr(tokenizer, f"{name}_token_id") is None]:
+        raise ModelError(
+            f"{source}: expected a tokenizer with a token for {', '.join(needed)}, found none for {', '.join(lacks)}"
+        )
     return tokenizer
 
 

@@ -102,6 +102,12 @@ def report(measurements: Mapping[str, Sequence[Any]], results: Mapping[str, str]
     return "\n".join(parts)
 
 
+def shown(sentence: str) -> str:
+    """A sentence on one line, a long one by its beginning."""
+    line = " ".join(sentence.split())
+    return line if len(line) <= 100 else f"{line[:97]}..."
+
+
 def _impacts(measurements: Mapping[str, Sequence[Any]]) -> list[str]:
     """What those joules and seconds cost in carbon, water and money, and by which factors."""
     lines, last = [_COSTS], None
@@ -142,7 +148,7 @@ def _ratio(rows: Sequence[Row]) -> str | None:
     base = costs.pop("infer", None)
     if not base:
         return None
-    others = [f"{TITLES[phase]} {cost / base:.1f} x" for phase, cost in costs.items() if cost is not None]
+    others = [f"{TITLES[phase]} {_number(cost / base, 1)} x" for phase, cost in costs.items() if cost is not None]
     return f"Joules per sentence relative to inference: {', '.join(others)}." if others else None
 
 

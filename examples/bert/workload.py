@@ -16,6 +16,7 @@ from .checkpoint import ModelError
 from .data import Dataset, Row
 from .progress import say
 from .record import Record
+from .report import shown
 
 FROM_SCRATCH, FROM_CHECKPOINT = 5e-4, 3e-5  # learning rates
 
@@ -30,7 +31,11 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
         record: Filled as the run proceeds.
     """
     tf_keras.utils.set_random_seed(options.seed)
-    tokenizer = model.load_tokenizer(source) if source else model.train_tokenizer([row.sentence for row in data.train])
+    tokenizer = (
+        model.load_tokenizer(source, hides="pretrain" in options.phases)
+        if source
+        else model.train_tokenizer([row.sentence for row in data.train])
+    )
     counts = model.token_counts(tokenizer, [row.sentence for row in data.train + data.dev + data.test])
     length = options.max_length or model.longest(counts)
     config = None if source else model.configuration(options.size, vocabulary=len(tokenizer), length=length)
@@ -111,4 +116,4 @@ def run(options: Options, data: Dataset, source: str | None, *, record: Record) 
         )
         record.show("inference, the first three sentences")
         for (label, probability), text in zip(answers[:3], texts, strict=False):
-            record.show(f"  {label} ({probability:.2f})  {text}")
+            record.show(f"  {label} ({probability:.2f})  {shown(text)}")

@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from examples.bert.record import TRACING, WHOLE
-from examples.bert.report import report, row, table
+from examples.bert.report import report, row, shown, table
 from impactsdk.factor import Factor
 from impactsdk.factors.places import place_of
 from impactsdk.factors.tables import BundledTables
@@ -87,6 +87,17 @@ def test_a_line_says_how_the_numbers_were_obtained_and_between_which_bounds():
 def test_the_phases_are_compared_with_inference():
     text = report({"finetune": [measurement(30.0)], "infer": [measurement(10.0)]}, {})
     assert "Joules per sentence relative to inference: fine-tuning 3.0 x." in text
+
+
+def test_what_costs_little_beside_inference_is_not_said_to_cost_nothing():
+    text = report({"evaluate": [measurement(0.0123)], "infer": [measurement(10.0)]}, {})
+    assert "relative to inference: evaluation 0.0012 x." in text
+
+
+def test_a_long_sentence_is_shown_by_its_beginning_on_one_line():
+    assert shown("a fine film") == "a fine film"
+    assert shown("two\nlines\u2028and  more") == "two lines and more"
+    assert shown("股" * 1_000_000) == "股" * 97 + "..."
 
 
 def test_without_any_device_the_table_says_so():

@@ -42,6 +42,30 @@ for action in (model.load_tokenizer, lambda source: model.labels_of(source, ("0"
     assert "the configuration cannot be loaded: invalid literal for int() with base 10: 'a'" in refusals[1]
 
 
+@pytest.mark.parametrize("missing", ["cls", "sep", "pad", "mask"])
+def test_a_tokenizer_without_a_token_that_is_needed_is_refused_with_a_sentence(inside, tmp_path, missing):
+    told, told_where_words_are_hidden = inside(f"""
+import json
+from pathlib import Path
+from examples.bert import model
+from examples.bert.checkpoint import ModelError
+model.train_tokenizer(["a fine film"] * 9).save_pretrained({str(tmp_path)!r})
+for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    path = Path({str(tmp_path)!r}, name)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {{"{missing}_token": None}}))
+answer = []
+for hides in (False, True):
+    try:
+        answer.append(model.load_tokenizer({str(tmp_path)!r}, hides=hides) and "")
+    except ModelError as error:
+        answer.append(str(error))
+""")
+    assert told_where_words_are_hidden.endswith(
+        f"expected a tokenizer with a token for cls, sep, pad, mask, found none for {missing}"
+    )
+    assert told.endswith(f"found none for {missing}") or (missing, told) == ("mask", "")
+
+
 RUN = """
 import contextlib, io
 from examples.bert import model, workload
