@@ -59,8 +59,8 @@ def load(paths: Sequence[Path], *, seed: int = 0, limit: int | None = None) -> D
     """Read one folder or up to three files.
 
     Args:
-        paths: A folder that holds ``train``, ``dev`` and ``test`` as ``.tsv``, ``.json`` or ``.jsonl``, or these files. A
-            split that is missing is cut from the training rows.
+        paths: A folder that holds ``train``, ``dev`` and ``test`` as ``.tsv``, ``.json`` or ``.jsonl``, or these files. For a
+            split that is missing, a tenth of the training sentences is cut off, each with all its rows.
         seed: Of the cut.
         limit: Read only so many rows of each file.
 
@@ -69,15 +69,16 @@ def load(paths: Sequence[Path], *, seed: int = 0, limit: int | None = None) -> D
     """
     files = _find(paths)
     rows = {split: read(path, labelled=split != "test", limit=limit) for split, path in files.items()}
-    notes = []
-    tenth = len(rows["train"]) // 10
-    for split in ("dev", "test"):
-        if split not in rows:
-            rows["train"], rows[split] = _cut(rows["train"], tenth, seed=seed, path=files["train"])
-            notes.append(f"no {split} file: {len(rows[split])} rows were cut from {files['train'].name}")
+    read_so_far = "" if limit is None else f" in the first {limit} rows (--limit)"
     labels = _order({row.label for row in rows["train"] if row.label is not None})
     if len(labels) < 2:
-        raise DataError(f"{files['train']}: expected at least two different labels, found only {labels[0]!r}")
+        raise DataError(f"{files['train']}: expected at least two different labels{read_so_far}, found only {labels[0]!r}")
+    notes = []
+    tenth = len({row.sentence for row in rows["train"]}) // 10
+    for split in ("dev", "test"):
+        if split not in rows:
+            rows["train"], rows[split] = _cut(rows["train"], tenth, seed=seed, path=files["train"], within=read_so_far)
+            notes.append(f"no {split} file: {len(rows[split])} rows were cut from {files['train'].name}")
     if all(row.label in (None, _HIDDEN) for row in rows["test"]) and _HIDDEN not in labels:
         rows["test"] = tuple(replace(row, label=None) for row in rows["test"])
         notes.append(f"{files['test'].name} has no labels: it is used for inference, and the last evaluation is on dev")
@@ -85,7 +86,6 @@ def load(paths: Sequence[Path], *, seed: int = 0, limit: int | None = None) -> D
         for row in rows[split]:
             if row.label is not None and row.label not in labels:
                 where = f"{files.get(split, files['train'])}:{row.line}"
-                read_so_far = "" if limit is None else f" in the first {limit} rows (--limit)"
                 raise DataError(
                     f"{where}: expected a label that occurs in training{read_so_far} ({_some(labels)}), found {row.label!r}"
                 )
@@ -195,21 +195,28 @@ def _split_of(path: Path) -> str | None:
     return next((_WORDS[word] for word in words if word in _WORDS), None)
 
 
-def _cut(rows: tuple[Row, ...], count: int, *, seed: int, path: Path) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+def _cut(rows: tuple[Row, ...], count: int, *, seed: int, path: Path, within: str) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
+    """Take ``count`` sentences out, each with all its rows: one that stays in training, too, would be known by heart."""
+    labels: dict[str, Counter[str | None]] = {}
+    for row in rows:
+        labels.setdefault(row.sentence, Counter())[row.label] += 1
+    sentences = list(labels)
+    need = f"{within}, to cut a tenth for each missing file"
     if not count:
-        raise DataError(f"{path}: expected at least 10 rows, to cut a tenth for each missing file, found {len(rows)}")
+        raise DataError(f"{path}: expected at least 10 different sentences{need}, found {len(sentences)}")
     left = Counter(row.label for row in rows)
-    chosen: set[int] = set()
-    for number in random.Random(seed).sample(range(len(rows)), len(rows)):
+    chosen: set[str] = set()
+    for sentence in random.Random(seed).sample(sentences, len(sentences)):
         if len(chosen) == count:
             break
-        if left[rows[number].label] > 1:  # a label of which there is but one is needed in training
-            left[rows[number].label] -= 1
-            chosen.add(number)
+        # A label is needed in training, too.
+        if all(left[label] > number for label, number in labels[sentence].items()):
+            left -= labels[sentence]
+            chosen.add(sentence)
     if not chosen:
-        raise DataError(f"{path}: expected labels that occur on several rows, to cut a tenth for each missing file")
-    kept = tuple(row for number, row in enumerate(rows) if number not in chosen)
-    return kept, tuple(row for number, row in enumerate(rows) if number in chosen)
+        raise DataError(f"{path}: expected labels of several sentences each{need}")
+    kept = tuple(row for row in rows if row.sentence not in chosen)
+    return kept, tuple(row for row in rows if row.sentence in chosen)
 
 
 def _order(labels: set[str]) -> tuple[str, ...]:

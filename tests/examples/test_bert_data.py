@@ -140,13 +140,15 @@ def test_ten_rows_are_enough_to_cut_both_splits_from_and_nine_are_not(write):
     rows = [f"sentence {n}\t{n % 2}\n" for n in range(10)]
     data = load([write("ten.tsv", HEADER + "".join(rows))])
     assert (len(data.train), len(data.dev), len(data.test)) == (8, 1, 1)
-    with pytest.raises(DataError, match="expected at least 10 rows, to cut a tenth for each missing file, found 9"):
+    with pytest.raises(
+        DataError, match="expected at least 10 different sentences, to cut a tenth for each missing file, found 9"
+    ):
         load([write("nine.tsv", HEADER + "".join(rows[:9]))])
 
 
 def test_labels_of_one_value_have_one_order_whatever_their_hashes_are(write):
     ones = ["1".zfill(width) for width in range(1, 9)]
-    table = HEADER + "".join(f"s\t{label}\n" for label in ["2", "0", *ones] * 3)
+    table = HEADER + "".join(f"s{n}\t{label}\n" for n, label in enumerate(["2", "0", *ones] * 3))
     assert load([write("train.tsv", table)]).labels == ("0", *sorted(ones), "2")
 
 
@@ -157,9 +159,9 @@ def test_a_long_sentence_is_read_from_a_table_as_from_json(write):
 
 
 def test_labels_are_ordered_as_numbers_where_they_are_numbers_and_else_as_words(write):
-    numbers = "".join(f'{{"sentence": "s{n}", "label": "{n}"}}\n' for n in (10, 9, 100) * 10)
+    numbers = "".join(f'{{"sentence": "s{n}", "label": "{label}"}}\n' for n, label in enumerate((10, 9, 100) * 10))
     assert load([write("tnews.json", numbers)]).labels == ("9", "10", "100")
-    words = "".join(f'{{"sentence": "s{n}", "label": "{n}"}}\n' for n in ("sport", "art") * 10)
+    words = "".join(f'{{"sentence": "s{n}", "label": "{label}"}}\n' for n, label in enumerate(("sport", "art") * 10))
     assert load([write("news.json", words)]).labels == ("art", "sport")
 
 
@@ -190,7 +192,7 @@ def test_an_empty_folder_a_missing_file_one_label_and_an_unknown_label_are_refus
         load([tmp_path / "nothing.tsv"])
     with pytest.raises(DataError, match="at least two different labels, found only '1'"):
         load([write("one.tsv", HEADER + "yes\t1\n" * 30)])
-    with pytest.raises(DataError, match="expected at least 10 rows"):
+    with pytest.raises(DataError, match="at least 10 different sentences, to cut a tenth for each missing file, found 2"):
         load([write("few.tsv", HEADER + "yes\t1\nno\t0\n")])
     train, dev, test = (
         write("train.tsv", HEADER + "yes\t1\nno\t0\n"),
@@ -218,14 +220,41 @@ def test_a_limit_takes_the_first_rows_of_each_file(write):
     assert [row.sentence for row in read(path, limit=2)] == ["yes", "no"]
 
 
+def test_a_sentence_that_is_there_several_times_is_cut_with_all_its_rows(write):
+    rows = [f"sentence {n % 60}\t{n % 2}\n" for n in range(240)]
+    for seed in range(5):
+        data = load([write("reviews.tsv", HEADER + "".join(rows))], seed=seed)
+        sentences = [{row.sentence for row in split} for split in (data.train, data.dev, data.test)]
+        assert [len(each) for each in sentences] == [48, 6, 6]
+        assert len(set.union(*sentences)) == 60, "no sentence is in two of them"
+        assert (len(data.train), len(data.dev), len(data.test)) == (192, 24, 24)
+
+
+def test_a_sentence_with_several_labels_leaves_each_of_them_in_training(write):
+    doubtful = "".join(f"well\t{label}\n" for label in "abcd")
+    path = write("train.tsv", HEADER + doubtful + "".join(f"s{n}\t{'ab'[n % 2]}\n" for n in range(20)))
+    for seed in range(20):
+        assert load([path], seed=seed).labels == ("a", "b", "c", "d")
+        assert "well" in {row.sentence for row in load([path], seed=seed).train}
+
+
+def test_too_few_labels_or_sentences_within_the_limit_are_said_to_be_so_for_it(write):
+    path = write("train.tsv", HEADER + "".join(f"s{n}\t{int(n >= 100)}\n" for n in range(200)))
+    with pytest.raises(DataError, match=r"two different labels in the first 100 rows \(--limit\), found only '0'"):
+        load([path], limit=100)
+    mixed = write("mixed.tsv", HEADER + "".join(f"s{n}\t{n % 2}\n" for n in range(200)))
+    with pytest.raises(DataError, match=r"10 different sentences in the first 9 rows \(--limit\), to cut .* found 9"):
+        load([mixed], limit=9)
+
+
 def test_a_file_whose_labels_all_occur_once_cannot_be_cut(tmp_path):
-    (tmp_path / "train.tsv").write_text(HEADER + "".join(f"s\t{n}\n" for n in range(20)))
-    with pytest.raises(DataError, match="expected labels that occur on several rows"):
+    (tmp_path / "train.tsv").write_text(HEADER + "".join(f"s{n}\t{n}\n" for n in range(20)))
+    with pytest.raises(DataError, match="expected labels of several sentences each, to cut"):
         load([tmp_path])
 
 
 def test_what_is_cut_leaves_each_label_in_training(tmp_path):
     labels = ["a"] * 15 + ["b"] * 3 + ["c", "d"]
-    (tmp_path / "train.tsv").write_text(HEADER + "".join(f"s\t{label}\n" for label in labels))
+    (tmp_path / "train.tsv").write_text(HEADER + "".join(f"s{n}\t{label}\n" for n, label in enumerate(labels)))
     for seed in range(20):
         assert set(load([tmp_path], seed=seed).labels) == {"a", "b", "c", "d"}
