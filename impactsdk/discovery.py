@@ -1,8 +1,9 @@
 """Which sources measure and whose factors hold: what the user passed, else what the variables name, else what is found here.
 
-Built-ins are found through the entry-point groups ``impactsdk.sources`` and ``impactsdk.factors`` like anyone else's. Sources
-that cover the same thing (``covers``) are alternatives: the best that opens is used. A provider of factors other than the
-bundled tables works only when it is named: it may ask a network.
+Built-ins are found through the entry-point groups ``impactsdk.sources`` and ``impactsdk.factors`` like anyone else's, and are
+listed here, too: a copy that is not installed, as a source tree on ``PYTHONPATH``, has no entry points. Sources that cover the
+same thing (``covers``) are alternatives: the best that opens is used. A provider of factors other than the bundled tables works
+only when it is named: it may ask a network.
 """
 
 from __future__ import annotations
@@ -25,9 +26,15 @@ __all__ = ["candidates", "check", "factor_providers", "place_for"]
 
 _Complain = Callable[[str, str], None]
 
+_BUILT_IN = {
+    SOURCES_GROUP: ("nvml", "rapl", "cpu_model"),
+    FACTORS_GROUP: ("tables", "tariff", "electricity_maps", "uk_carbon_intensity"),
+}
+
 
 def _found(group: str = SOURCES_GROUP) -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=group)}
+    built_in = [EntryPoint(name, f"{group}.{name}:from_settings", group) for name in _BUILT_IN[group]]
+    return {point.name: point for point in [*built_in, *entry_points(group=group)]}
 
 
 def check(settings: Settings) -> None:

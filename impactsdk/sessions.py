@@ -35,13 +35,13 @@ __all__ = ["Sessions", "installed_version", "runs"]
 
 
 def installed_version() -> str:
-    """The version of impactsdk that is installed."""
+    """The version of impactsdk that is installed; of a copy that is not, nothing tells it."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:
         return version("impactsdk")
     except PackageNotFoundError:
-        return "0"
+        return "unknown"
 
 
 def _check(settings: Settings) -> None:
