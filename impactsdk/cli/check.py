@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def _run(arguments: argparse.Namespace) -> int:
         directory = Settings.load().directory
         journals = sorted(directory.glob("run-*.jsonl"), key=lambda path: path.stat().st_mtime)
         if not journals:
-            print(f"impactsdk check: there is no journal in {directory}; name one, or measure something first")
+            print(f"impactsdk check: there is no journal in {directory}; name one, or measure something first", file=sys.stderr)
             return 2
         journal = journals[-1]
     found = balance(journal)

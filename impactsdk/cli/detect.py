@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import math
+import sys
 import time
 import warnings
 from typing import Any
@@ -12,6 +12,8 @@ from impactsdk.meter import Meter
 from impactsdk.settings import Settings
 
 __all__ = ["add"]
+
+_LONGEST_S = 86_400.0
 
 
 def add(commands: Any) -> None:
@@ -23,8 +25,8 @@ def add(commands: Any) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if not 0 < arguments.seconds < math.inf:
-        print("impactsdk detect: --seconds: expected a number of seconds > 0")
+    if not 0 < arguments.seconds <= _LONGEST_S:
+        print(f"impactsdk detect: --seconds: expected a number of seconds > 0 and <= {_LONGEST_S:.0f}", file=sys.stderr)
         return 2
     settings = Settings.load(export="none", boundary=arguments.boundary)
     with warnings.catch_warnings(record=True) as caught:

@@ -16,7 +16,10 @@ __all__ = ["main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status: 0 done, 1 nothing to measure with or no balance, 2 a mistake in the call."""
+    """Run one command; returns the exit status.
+
+    0: done; 1: nothing to measure with, or no balance; 2: a mistake in the call; 130: interrupted.
+    """
     parser = argparse.ArgumentParser(prog="impactsdk", description="What your training and inference code costs.")
     parser.add_argument("--version", action="version", version=f"impactsdk {installed_version()}")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -29,6 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
         if sys.stdout is not None:  # it is None where the shell has closed it
             sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
     except ImpactError as error:
         print(f"impactsdk: {error}", file=sys.stderr)
         return 2

@@ -58,11 +58,14 @@ def balance(journal: Path) -> Balance:
     """Add up a journal at its last totals.
 
     Raises:
-        JournalError: The file cannot be read, or is no journal, or its process was killed before the first totals.
+        JournalError: The file cannot be read, is no journal, or has nothing to add up: no device could be read, or its process
+            was killed before the first totals.
     """
     run = read(journal)
     last = run.moments[-1]
     if not last.channels_j:
+        if run.until_ns and not run.channels:  # totals were read, and no device is in them
+            raise JournalError(f"{journal}: no device could be read in this run: there is nothing to add up")
         raise JournalError(f"{journal} ends before the first totals (they come every 10 s and at the end): nothing to add up")
     tolerance_j = _TOLERANCE * math.fsum(abs(energy_j) for energy_j in last.channels_j.values())
     troubles = [

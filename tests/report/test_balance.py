@@ -188,7 +188,8 @@ def test_where_there_is_nothing_to_add_up_it_says_so(
     with monkeypatch.context() as patch:
         patch.setenv("IMPACTSDK_DIRECTORY", str(tmp_path))
         assert main(["check"]) == 2
-    assert "there is no journal in" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert (told.out, "there is no journal in" in told.err) == ("", True)
     journal, _ = recorded(tmp_path)
     killed = tmp_path / "killed.jsonl"
     lines = [line for line in journal.read_text("utf-8").splitlines(keepends=True) if "resourceSpans" in line]
@@ -198,6 +199,22 @@ def test_where_there_is_nothing_to_add_up_it_says_so(
     assert main(["check", str(killed)]) == 2
     assert main(["check", str(tmp_path / "none.jsonl")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_whole_run_without_a_device_is_told_from_one_that_was_killed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Meter(Settings.load({}, export="journal", directory=tmp_path, sources=()), clock=FakeClock()) as meter:
+        with meter.measured("epoch"):
+            pass
+        meter.flush()
+    (journal,) = tmp_path.glob("run-*.jsonl")
+    assert main(["check", str(journal)]) == 2
+    assert capsys.readouterr().err.endswith("no device could be read in this run: there is nothing to add up\n")
+    spans, _ = of_spans(journal)
+    journal.write_text("".join(spans), "utf-8")
+    assert main(["check", str(journal)]) == 2
+    assert "ends before the first totals" in capsys.readouterr().err
 
 
 def test_spans_that_came_after_the_last_totals_of_a_killed_process_are_left_out(tmp_path: Path) -> None:
