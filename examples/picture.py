@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sys
 from collections.abc import Iterator
 from html import escape
@@ -22,13 +23,17 @@ def attributes(encoded: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def requests(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines that are whole; the last one of a killed process may not be."""
-    with path.open(encoding="utf-8") as lines:  # not splitlines(), which also ends a line where an attribute has U+2028
+    """The lines that are whole; the last one of a killed process may not be, and end within a character."""
+    with path.open(
+        encoding="utf-8", errors="replace"
+    ) as lines:  # not splitlines(), which also ends a line where an attribute has U+2028
         for line in lines:
             try:
-                yield json.loads(line)
-            except ValueError:
+                request = json.loads(line)
+            except (ValueError, RecursionError):
                 continue
+            if isinstance(request, dict):
+                yield request
 
 
 def load(path: Path) -> tuple[list[dict[str, Any]], dict[str, list[tuple[float, float]]]]:
@@ -82,7 +87,7 @@ def draw(spans: list[dict[str, Any]], energy: dict[str, list[tuple[float, float]
     height = TOP + PLOT + 30 + BAR * len(levels) + 20
 
     def x(at: float) -> float:
-        return LEFT + (WIDTH - LEFT - RIGHT) * (at - start) / (end - start)
+        return LEFT + (WIDTH - LEFT - RIGHT) * (at - start) / max(end - start, 1e-6)
 
     def y(watts: float) -> float:
         return TOP + PLOT * (1 - watts / top_w)
@@ -126,12 +131,28 @@ def main() -> int:
     if len(sys.argv) != 2:
         print("usage: python examples/picture.py impact/run-....jsonl > run.svg", file=sys.stderr)
         return 2
-    spans, energy = load(Path(sys.argv[1]))
-    if not spans:
-        print(f"{sys.argv[1]}: there is no finished span in it", file=sys.stderr)
-        return 1
-    sys.stdout.write(draw(spans, energy))
+    name = sys.argv[1]
+    try:
+        spans, energy = load(Path(name))
+        picture = draw(spans, energy) if spans else ""
+    except OSError as error:
+        return _told(f"{name} cannot be read: {error.strerror or error}", 2)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
+        return _told(f"{name} is no journal of impactsdk: {type(error).__name__}: {error}", 2)
+    if not picture:
+        return _told(f"{name}: there is no finished span in it", 1)
+    try:
+        sys.stdout.buffer.write(picture.encode("utf-8", "replace"))  # whatever the terminal's encoding: SVG is UTF-8
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else it fails again at exit
+        return _told(f"the picture cannot be written: {error.strerror or error}", 2)
     return 0
+
+
+def _told(sentence: str, status: int) -> int:
+    print(sentence, file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

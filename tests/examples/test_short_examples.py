@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,17 +18,22 @@ from tests.integrations.frameworks import needs
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def run(name: str, folder: Path, *arguments: str) -> str:
-    """Run an example in an empty folder, by the machine's own devices or none; its output."""
-    ran = subprocess.run(
+def start(name: str, folder: Path, *arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+    """Run an example in an empty folder, by the machine's own devices or none."""
+    return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=folder,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "IMPACTSDK_EXPORT": "none"},
-        capture_output=True,
         text=True,
         timeout=170,
         check=False,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams},
     )
+
+
+def run(name: str, folder: Path, *arguments: str) -> str:
+    """What an example prints."""
+    ran = start(name, folder, *arguments)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout
 
@@ -57,13 +63,52 @@ def test_custom_source(tmp_path: Path) -> None:
     assert 140 <= float(found[2]) <= 260, "its power is between 150 and 250 W"
 
 
+def recorded(folder: Path, **attributes: Any) -> Path:
+    meter = Meter(Settings.load({}, export="journal", directory=folder), sources=[SimulatedSource(100.0)])
+    with meter, meter.measured("odd", attributes=attributes):
+        pass
+    (journal,) = folder.glob("run-*.jsonl")
+    return journal
+
+
+def test_the_picture_of_a_killed_run_has_what_is_whole(tmp_path: Path) -> None:
+    journal = recorded(tmp_path)
+    with journal.open("ab") as lines:
+        lines.write(b"[1, 2]\n7\n" + b"[" * 200_000 + '\n{"resourceSpans": "é'.encode()[:-1])
+    assert "<title>odd" in run("picture.py", tmp_path, str(journal))
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "status"),
+    [
+        (None, "cannot be read: No such file", 2),
+        (Path.mkdir, "cannot be read: Is a directory", 2),
+        (b"\x1f\x8b\x08\x00\xff\n", "there is no finished span in it", 1),
+        (b'{"resourceSpans": [{}]}', "is no journal of impactsdk: KeyError: 'scopeSpans'", 2),
+        (b'{"resourceSpans": 7}', "is no journal of impactsdk: TypeError", 2),
+    ],
+)
+def test_the_picture_of_something_else_is_a_sentence(tmp_path: Path, content: Any, said: str, status: int) -> None:
+    place = tmp_path / "run.jsonl"
+    if callable(content):
+        content(place)
+    elif content is not None:
+        place.write_bytes(content)
+    ran = start("picture.py", tmp_path, str(place))
+    assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (status, "", 1)
+    assert said in ran.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_picture_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        ran = start("picture.py", tmp_path, str(recorded(tmp_path)), stdout=full)
+    assert (ran.returncode, ran.stderr) == (2, "the picture cannot be written: No space left on device\n")
+
+
 def test_the_picture_has_spans_with_every_kind_of_separator_in_an_attribute(tmp_path: Path) -> None:
     odd = "a\u2028b\u2029c\x85d\x1ce\x0bf"
-    meter = Meter(Settings.load({}, export="journal", directory=tmp_path), sources=[SimulatedSource(100.0)])
-    with meter, meter.measured("odd", attributes={"text": odd}):
-        pass
-    (journal,) = tmp_path.glob("run-*.jsonl")
-    assert "<title>odd" in run("picture.py", tmp_path, str(journal))
+    assert "<title>odd" in run("picture.py", tmp_path, str(recorded(tmp_path, text=odd)))
 
 
 @pytest.mark.bert
