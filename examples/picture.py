@@ -111,8 +111,8 @@ def draw(spans: list[dict[str, Any]], energy: dict[str, list[tuple[float, float]
             width = x(stop) - x(begin)
             if width < 1:
                 continue
-            joules = attributes(span["attributes"]).get("impact.energy.inclusive")
-            short = "" if joules is None else f"{float(joules):.2g} J"
+            energy_j = attributes(span["attributes"]).get("impact.energy.inclusive")
+            short = "" if energy_j is None else f"{float(energy_j):{'.0f' if float(energy_j) >= 10 else '.2g'}} J"
             label = f"{span['name']}  {short}".strip()
             parts.append(
                 f'<rect x="{x(begin):.1f}" y="{at_y}" width="{max(width - 0.6, 0.6):.1f}" height="{BAR - 4}" fill="#aed6f1">'

@@ -50,6 +50,18 @@ def test_the_commands_of_the_readme_are_in_the_makefile() -> None:
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
 
 
+def test_picture_and_tables_are_of_one_run() -> None:
+    of_the_example = (ROOT / "examples" / "bert" / "README.md").read_text(encoding="utf-8")
+    table = re.search(r"^phase +joules .*\n(?:[a-z].*\d.*\n)+", README, flags=re.MULTILINE)
+    assert table is not None
+    assert table[0] in of_the_example
+    picture = (ROOT / "examples" / "bert" / "run.svg").read_text(encoding="utf-8")
+    for row, span in (("whole run", "bert"), ("fine-tuning", "bert.finetune.epoch")):
+        in_table = float(re.findall(rf"^{row} +([\d.]+) ", table[0], flags=re.MULTILINE)[0])
+        drawn = [float(energy_j) for energy_j in re.findall(rf"<title>{re.escape(span)}  (\S+) J</title>", picture)]
+        assert sum(drawn) == pytest.approx(in_table, rel=0.02)
+
+
 def test_the_files_of_the_readme_exist() -> None:
     for path in re.findall(r"\]\(([^)#]+)\)|`(examples/[^`]+)`", README):
         for name in path:

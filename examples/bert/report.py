@@ -162,8 +162,8 @@ def _obtained(last: Row, blocks: Sequence[Any]) -> str:
     boundaries = ", ".join(dict.fromkeys(str(block.boundary) for block in blocks))
     return (
         f"Energy: {methods} ({last.how}), boundary {boundaries}.{between}\n"
-        "Tracing builds TensorFlow's graphs once per run and is kept apart from the phases; inference includes tokenising; "
-        "the whole run includes imports and loading."
+        "Tracing builds TensorFlow's graphs once per run and is kept apart from the phases; inference includes tokenising, "
+        "evaluation does not; the whole run includes imports and loading."
     )
 
 
