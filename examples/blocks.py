@@ -32,8 +32,9 @@ def main() -> None:
             continue
         print(f"epoch {number}: {cost.energy_j:.2f} J, {cost.energy_j / (STEPS * BATCH):.5f} J per sample, {cost.quality}")
     impactsdk.flush()
-    step_total = impactsdk.configure().totals().operations["step"]
-    print(f"{step_total.count} steps, {step_total.units:.0f} samples")
+    steps = impactsdk.configure().totals().operations.get("step")
+    if steps is not None:  # else measuring is switched off (IMPACTSDK_DISABLED)
+        print(f"{steps.count} steps, {steps.units:.0f} samples")
 
 
 if __name__ == "__main__":

@@ -53,6 +53,9 @@ def main() -> None:
         with meter.measured("job") as job:
             sum(number**0.5 for number in range(2_000_000))
         cost = job.result()
+        if cost.energy_j is None:
+            print(f"{cost.duration_s:.2f} s, joules unknown")  # a reading failed, or measuring is switched off
+            return
         print(f"{cost.duration_s:.2f} s, {cost.energy_j:.1f} J, {cost.power_w:.0f} W, {cost.nature} by {cost.method}")
 
 

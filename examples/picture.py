@@ -24,9 +24,8 @@ def attributes(encoded: list[dict[str, Any]]) -> dict[str, Any]:
 
 def requests(path: Path) -> Iterator[dict[str, Any]]:
     """The lines that are whole; the last one of a killed process may not be, and end within a character."""
-    with path.open(
-        encoding="utf-8", errors="replace"
-    ) as lines:  # not splitlines(), which also ends a line where an attribute has U+2028
+    # Not splitlines(), which also ends a line where an attribute has U+2028.
+    with path.open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
             try:
                 request = json.loads(line)
@@ -141,6 +140,8 @@ def main() -> int:
         return _told(f"{name} is no journal of impactsdk: {type(error).__name__}: {error}", 2)
     if not picture:
         return _told(f"{name}: there is no finished span in it", 1)
+    if sys.stdout is None:  # the shell has closed it
+        return _told("the picture cannot be written: there is no standard output", 2)
     try:
         sys.stdout.buffer.write(picture.encode("utf-8", "replace"))  # whatever the terminal's encoding: SVG is UTF-8
         sys.stdout.flush()

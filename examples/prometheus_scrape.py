@@ -1,11 +1,12 @@
 """Serve the joules to Prometheus: ``python -m examples.prometheus_scrape``, then look at http://localhost:9464/metrics.
 
 Needs ``pip install 'impactsdk[prometheus]'``. ``OTEL_EXPORTER_PROMETHEUS_HOST`` and ``_PORT`` say where.
-An argument says for how many seconds to run.
+An argument says for how many seconds to run; Ctrl-C ends it, too.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 
@@ -26,13 +27,14 @@ def train(turns: int) -> int:
 
 
 def main(seconds: float) -> None:
-    """Work for so long, and be scraped meanwhile."""
+    """Work for so long, or until Ctrl-C, and be scraped meanwhile."""
     impactsdk.configure(export="prometheus")
     end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        train(50_000)
-        encode(["a sentence of five words"] * 200)
-        time.sleep(0.05)  # what is used here belongs to no operation: it is counted as unattributed
+    with contextlib.suppress(KeyboardInterrupt):
+        while time.monotonic() < end:
+            train(50_000)
+            encode(["a sentence of five words"] * 200)
+            time.sleep(0.05)  # what is used here belongs to no operation: it is counted as unattributed
 
 
 if __name__ == "__main__":

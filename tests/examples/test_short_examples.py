@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,14 @@ from tests.integrations.frameworks import needs
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
-def start(name: str, folder: Path, *arguments: str, **streams: Any) -> subprocess.CompletedProcess[str]:
+def start(
+    name: str, folder: Path, *arguments: str, variables: Mapping[str, str] | None = None, **streams: Any
+) -> subprocess.CompletedProcess[str]:
     """Run an example in an empty folder, by the machine's own devices or none."""
     return subprocess.run(
         [sys.executable, str(EXAMPLES / name), *arguments],
         cwd=folder,
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "IMPACTSDK_EXPORT": "none"},
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "HF_HUB_OFFLINE": "1", "IMPACTSDK_EXPORT": "none", **(variables or {})},
         text=True,
         timeout=170,
         check=False,
@@ -61,6 +64,24 @@ def test_custom_source(tmp_path: Path) -> None:
     found = re.fullmatch(r"[\d.]+ s, ([\d.]+) J, (\d+) W, calculated by plug.watts\n", output)
     assert found is not None, output
     assert 140 <= float(found[2]) <= 260, "its power is between 150 and 250 W"
+
+
+@pytest.mark.parametrize("name", ["blocks", "custom_source", "decorate", "foreign_spans"])
+def test_with_measuring_switched_off_they_run_all_the_same(name: str, tmp_path: Path) -> None:
+    ran = start(f"{name}.py", tmp_path, variables={"IMPACTSDK_DISABLED": "1"})
+    assert ran.returncode == 0, ran.stderr
+
+
+def test_what_is_scraped_is_ended_by_an_interrupt_without_a_traceback(tmp_path: Path) -> None:
+    script = (
+        f"import sys; sys.path.append({str(EXAMPLES.parent)!r})\n"  # last: what is installed is what is tested
+        "from examples import prometheus_scrape as example\n"
+        "def interrupt(turns): raise KeyboardInterrupt\n"
+        "example.train = interrupt\n"
+        "example.main(60.0)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (0, False), ran.stderr
 
 
 def recorded(folder: Path, **attributes: Any) -> Path:
@@ -104,6 +125,13 @@ def test_a_picture_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
     with Path("/dev/full").open("w") as full:
         ran = start("picture.py", tmp_path, str(recorded(tmp_path)), stdout=full)
     assert (ran.returncode, ran.stderr) == (2, "the picture cannot be written: No space left on device\n")
+
+
+def test_a_picture_without_a_standard_output_is_a_sentence(tmp_path: Path) -> None:
+    journal = recorded(tmp_path)
+    command = f"{sys.executable} {EXAMPLES / 'picture.py'} {journal} >&-"
+    ran = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stderr) == (2, "the picture cannot be written: there is no standard output\n")
 
 
 def test_the_picture_has_spans_with_every_kind_of_separator_in_an_attribute(tmp_path: Path) -> None:
