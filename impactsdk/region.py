@@ -6,7 +6,6 @@ Nothing here touches hardware, takes a lock or waits. What a region cost is foun
 from __future__ import annotations
 
 import contextlib
-import math
 import threading
 from contextvars import ContextVar, Token
 from types import TracebackType
@@ -16,6 +15,7 @@ from opentelemetry.trace import get_current_span
 
 from impactsdk.errors import ConfigurationError, RegionError
 from impactsdk.model import Measurement
+from impactsdk.number import number_of
 from impactsdk.recorder import Recorder, Spec, checked_timeout_s
 
 if TYPE_CHECKING:
@@ -361,12 +361,7 @@ _get, _set, _reset = innermost.get, innermost.set, innermost.reset
 
 def checked_units(units: float) -> float:
     """``units`` as a finite number >= 0, or an error that says so."""
-    # Text and truth values can be made a float, and are none: also numpy's, which is no subclass of Python's.
-    no_number = isinstance(units, str | bytes | bytearray) or type(units).__name__ in ("bool", "bool_")
-    try:
-        value = math.nan if no_number else float(units)
-    except (TypeError, ValueError, OverflowError):
-        value = math.nan
+    value = number_of(units)
     if not 0 <= value <= _MOST_UNITS:
         raise ConfigurationError(f"units={units!r}: expected a finite number >= 0 (at most {_MOST_UNITS:g})")
     return value

@@ -17,7 +17,7 @@ ROOT = Path(impactsdk.__file__).parent
 
 # Lowest first. A module imports only from lower rows, wherever the import stands. ``x.*`` is everything inside ``x``.
 FLOORS = [
-    ["errors", "semconv"],
+    ["errors", "semconv", "number"],
     ["factor"],
     ["model"],
     ["protocols"],
@@ -74,8 +74,6 @@ NEIGHBOURS = {
     ("energy.entry", "energy.segment"),
     ("energy.ledger", "energy.entry"),
     ("energy.ledger", "energy.segment"),
-    ("energy.ledger", "energy.entry"),
-    ("energy.entry", "energy.segment"),
     ("energy.tick", "energy.knot"),
     ("energy.cpu_time", "energy.machine"),
     ("energy.cpu_time", "energy.registry"),

@@ -11,6 +11,7 @@ from impactsdk.energy.curve import SILENCE_NS, Curve
 from impactsdk.energy.knot import NEVER_NS, Knot
 from impactsdk.errors import ImpactError, SourceFailedError, SourceUnavailableError
 from impactsdk.model import Channel, Reading
+from impactsdk.number import number_of
 from impactsdk.protocols import Clock, EnergySource
 
 __all__ = ["IDLE_S", "Probe", "Took", "told"]
@@ -269,13 +270,7 @@ def _number(value: object) -> float | None:
         return value
     if value is None:
         return None
-    # Text and truth values can be made a float, and are none: also numpy's, which is no subclass of Python's.
-    if isinstance(value, str | bytes) or type(value).__name__ in ("bool", "bool_"):
-        return math.nan
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError, OverflowError):
-        return math.nan
+    return number_of(value)
 
 
 def _said(error: BaseException) -> str:
