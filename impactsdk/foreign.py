@@ -28,6 +28,8 @@ else:
 __all__ = ["HoldingProcessor", "SpanHost"]
 
 _MOST_NAMES = 2_000
+_LATE_NS = 50_000_000
+"""A span that began or ended longer ago than this was given its time by hand."""
 
 
 class SpanHost(Host, Protocol):
@@ -205,10 +207,6 @@ class HoldingProcessor(_Base):
         session: Any = self._host.session
         if session is not None:
             session.complain("foreign", f"another instrumentation's span could not be measured ({error!r}): it passes as it is")
-
-
-_LATE_NS = 50_000_000
-"""A span that began or ended longer ago than this was given its time by hand."""
 
 
 def _ours(span: Span) -> bool:

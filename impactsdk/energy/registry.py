@@ -135,7 +135,7 @@ class Registry:
                 notice_ns *= 4  # it took longer, as with many entries or on a slow disk
         except OSError as error:
             self.forsake()
-            self.me, self.error = None, f"{self.directory} cannot be used ({error.strerror or error})"
+            self.error = f"{self.directory} cannot be used ({error.strerror or error})"
             return time.perf_counter_ns()
 
     def prepare(self) -> None:
@@ -155,14 +155,11 @@ class Registry:
         if self.me is None:
             return
         with suppress(OSError):
-            me = asdict(self.me) | {"left_ns": time.perf_counter_ns()}
-            self._write(Peer(**me))
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-        self._descriptor = self.me = None
+            self._write(replace(self.me, left_ns=time.perf_counter_ns()))
+        self.forsake()
 
     def forsake(self) -> None:
-        """Drop the entry inherited through a fork: it is the parent's."""
+        """Let go of the entry without a word; in the child of a fork it is the parent's."""
         if self._descriptor is not None:
             os.close(self._descriptor)
         self._descriptor = self.me = None

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 from impactsdk import semconv
@@ -47,7 +46,7 @@ def recompute(path: str | os.PathLike[str], **settings: Any) -> Totals:
         ConfigurationError: A setting cannot be used.
     """
     chosen = Settings.load({}, **settings)
-    chosen = replace(chosen, environ=MappingProxyType(dict(os.environ)))
+    chosen = replace(chosen, environ=dict(os.environ))
     check(chosen)
     run = read(Path(path))
     if run.unread:
