@@ -18,8 +18,8 @@ WIDTH, LEFT, RIGHT, TOP, PLOT, BAR = 960, 60, 20, 34, 150, 22
 
 
 def attributes(encoded: list[dict[str, Any]]) -> dict[str, Any]:
-    """OTLP's list of keys and values as a mapping."""
-    return {item["key"]: next(iter(item["value"].values())) for item in encoded}
+    """OTLP's list of keys and values as a mapping; an empty value is legal."""
+    return {item["key"]: next(iter(item["value"].values()), None) for item in encoded}
 
 
 def requests(path: Path) -> Iterator[dict[str, Any]]:
@@ -70,7 +70,7 @@ def rows(spans: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
     levels: dict[int, list[dict[str, Any]]] = {}
     for span in spans:
         depth, parent = 0, by_id.get(span.get("parentSpanId", ""))
-        while parent is not None:
+        while parent is not None and depth < len(spans):  # else they go round in a circle
             depth, parent = depth + 1, by_id.get(parent.get("parentSpanId", ""))
         levels.setdefault(depth, []).append(span)
     return [levels[depth] for depth in sorted(levels)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -132,6 +133,19 @@ def test_a_picture_without_a_standard_output_is_a_sentence(tmp_path: Path) -> No
     command = f"{sys.executable} {EXAMPLES / 'picture.py'} {journal} >&-"
     ran = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, timeout=60, check=False)
     assert (ran.returncode, ran.stderr) == (2, "the picture cannot be written: there is no standard output\n")
+
+
+def test_the_picture_has_spans_that_are_their_own_parents_or_have_an_empty_attribute(tmp_path: Path) -> None:
+    journal = recorded(tmp_path)
+    requests = [json.loads(line) for line in journal.read_text("utf-8").splitlines()]
+    spans = [
+        span for one in requests for part in one.get("resourceSpans", []) for of in part["scopeSpans"] for span in of["spans"]
+    ]
+    for span in spans:
+        span["parentSpanId"] = span["spanId"]
+        span["attributes"].append({"key": "empty", "value": {}})
+    journal.write_text("".join(json.dumps(one) + "\n" for one in requests), "utf-8")
+    assert "<title>odd" in run("picture.py", tmp_path, str(journal))
 
 
 def test_the_picture_has_spans_with_every_kind_of_separator_in_an_attribute(tmp_path: Path) -> None:
