@@ -147,8 +147,13 @@ class Meter(Sessions):
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that has ended is settled and handed on; say whether that was reached in time.
 
-        What the journal could not take since the last time, as on a full disk, is not handed on. Here as in :meth:`close` a
-        negative ``timeout_s`` is 0, and one that is no number a :class:`ConfigurationError`.
+        What the journal could not take since the last time, as on a full disk, is not handed on.
+
+        Args:
+            timeout_s: The most to wait, seconds; a negative number is 0.
+
+        Raises:
+            ConfigurationError: ``timeout_s`` is no number.
         """
         session, timeout_s = self.session, checked_timeout_s(timeout_s)
         return session.flush(timeout_s) if runs(session) else True

@@ -188,8 +188,14 @@ class Sessions:
     def close(self, timeout_s: float | None = None) -> bool:
         """Settle what is open, write, and let go of thread, files and devices; say whether that was done in time.
 
-        What the journal could not take since the last :meth:`flush`, as on a full disk, was not. Regions that are entered
+        What the journal could not take since it was last flushed, as on a full disk, was not. Regions that are entered
         afterwards measure nothing.
+
+        Args:
+            timeout_s: The most to wait, seconds; a negative number is 0. Default: ``shutdown_timeout_s`` of the settings.
+
+        Raises:
+            ConfigurationError: ``timeout_s`` is no number.
         """
         wait_s = self._limit_s if timeout_s is None else checked_timeout_s(timeout_s)
         # In a sampler's thread whoever closes may be waiting for us.
