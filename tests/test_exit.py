@@ -27,7 +27,7 @@ configure(export="journal,summary", sources=[SimulatedSource(100.0)])
         ("", 0),
         ("sys.exit(3)", 3),
         ("raise ValueError('x')", 1),
-        ("os.kill(os.getpid(), signal.SIGINT); time.sleep(5)", -2),
+        ("signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT); time.sleep(5)", -2),
     ],
 )
 def test_open_regions_are_written_and_marked(tmp_path: Path, leave: str, code: int) -> None:
