@@ -25,6 +25,8 @@ from impactsdk.settings import Settings
 
 __all__ = ["recompute"]
 
+_NOBODY = Account()
+
 
 def recompute(path: str | os.PathLike[str], **settings: Any) -> Totals:
     """What a recorded run cost, with the factors that ``settings`` ask for.
@@ -113,8 +115,11 @@ def _totals(run: Run, book: Book) -> Totals:
     impacts = {name: _impact(name, run, book) for name in names}
     last = run.moments[-1]
     whole: Impact | None = None
-    for impact in impacts.values():
-        whole = impact if whole is None else added(whole, impact)
+    for name, impact in impacts.items():
+        part = impact
+        if last.channels_j and last.accounts.get(name, _NOBODY).energy_j is None:
+            part = _impact(name, run, book, known=True)  # the whole is what the devices counted, as in the totals of the run
+        whole = part if whole is None else added(whole, part)
     used = {name: account.energy_j or 0.0 for name, account in last.accounts.items()}
     return Totals(
         channels=last.channels_j,  # at the same instant as the rest
@@ -141,27 +146,28 @@ def _operation(account: Account, impact: Impact) -> Operation:
     )
 
 
-def _impact(name: str | None, run: Run, book: Book) -> Impact:
-    """The parts of an account, each priced at its own time."""
+def _impact(name: str | None, run: Run, book: Book, *, known: bool = False) -> Impact:
+    """The parts of an account, each priced at its own time; ``known``: joules of which nobody knows are none."""
     total: Impact | None = None
     units: float | None = None
-    for unix_ns, use in _parts(name, run):
+    for unix_ns, use in _parts(name, run, known=known):
         impact = impact_of(use, book.rates(unix_ns))
         units = use.units if units is None else units + (use.units or 0.0)
         total = impact if total is None else added(total, impact, units=units)
     return Impact() if total is None else replace(total, intervals={})
 
 
-def _parts(name: str | None, run: Run) -> Iterator[tuple[int, Use]]:
+def _parts(name: str | None, run: Run, *, known: bool) -> Iterator[tuple[int, Use]]:
     nature = weakest("measured", *(nature for nature in run.natures if nature in ("calculated", "estimated", "forecast")))  # type: ignore[arg-type]
-    before, before_ns = Account(), 0
-    last = run.moments[-1].accounts.get(name, before)
+    before, before_ns = _NOBODY, 0
+    last = run.moments[-1].accounts.get(name, _NOBODY)
+    known = known or last.energy_j is not None  # a device that has answered only later: until then there was nothing in it
     told = last.counted == last.count  # else these are not the units that all of the energy has done
     for moment in run.moments:
         account = moment.accounts.get(name)
         if account is None:
             continue
-        energy_j = None if account.energy_j is None else account.energy_j - (before.energy_j or 0.0)
+        energy_j = (account.energy_j or 0.0) - (before.energy_j or 0.0) if known else None
         units = None if account.units is None or not told else account.units - (before.units or 0.0)
         middle_ns = moment.unix_ns if not before_ns else (before_ns + moment.unix_ns) // 2
         yield middle_ns, Use(energy_j, None, None, account.seconds - before.seconds, units, nature)

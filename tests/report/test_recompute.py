@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from impactsdk import ConfigurationError, JournalError, Meter, Settings, Totals
+from impactsdk.errors import SourceFailedError
 from impactsdk.factor import Factor, Place
 from impactsdk.factors.tariff import Band, TimeOfDayTariff
 from impactsdk.report import recompute
@@ -143,6 +144,29 @@ def test_unknown_energy_stays_unknown(tmp_path: Path) -> None:
     (journal,) = tmp_path.glob("run-*.jsonl")
     again = recompute(journal, region="FR")
     assert (again.operations["x"].energy_j, again.operations["x"].impact.carbon_g) == (None, None)
+
+
+@pytest.mark.filterwarnings("ignore:.*does not answer")
+def test_what_the_devices_counted_is_priced_though_of_one_operation_nothing_is_known(tmp_path: Path) -> None:
+    broken = False
+
+    def fail(number: int) -> None:
+        if broken:
+            raise SourceFailedError("the board does not answer")
+
+    clock = FakeClock()
+    settings = Settings.load({}, export="journal", directory=tmp_path, region="FR")
+    with Meter(settings, sources=[SimulatedSource(100.0, fail=fail)], clock=clock) as meter:
+        for name in ("known", "failing", "unknown"):
+            broken = name != "known"
+            with meter.measured(name):
+                clock.advance(2.0)
+            assert meter.flush()
+    (journal,) = tmp_path.glob("run-*.jsonl")
+    again, before = recompute(journal), meter.totals()
+    assert before.operations["unknown"].energy_j is again.operations["unknown"].impact.carbon_g is None
+    for field in ("carbon_g", "water_l", "cost", "embodied_g"):
+        assert getattr(again.impact, field) == pytest.approx(getattr(before.impact, field), rel=1e-9), field
 
 
 @pytest.mark.parametrize("text", ["", "not json\n", "[1, 2]\n", '{"resourceSpans": []}\n', '{"resourceMetrics": [{"x": 1}]}\n'])
