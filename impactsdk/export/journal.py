@@ -134,17 +134,25 @@ class Journal:
         return (status.st_dev, status.st_ino) == self._file
 
     def _look_for_file(self) -> None:
-        """Let go of a file that is not there any more, so that another is begun."""
+        """Let go of a file that is not there any more; one that has taken its place is written on."""
         if self._descriptor is None:
             return
         if not self._is_ours(self._descriptor):
             self._descriptor = None
-        elif os.fstat(self._descriptor).st_nlink == 0 and not self.path.exists():
+        elif os.fstat(self._descriptor).st_nlink == 0 and not self._is_there():
             self._let_go()
-            self.dropped, self._spans, self._has_totals = self.dropped + self._spans, 0, False
-            self._complain(
-                "journal:deleted", f"the journal {self.path} was deleted, and what was in it is gone; it is begun anew"
-            )
+            if not self.path.is_file():
+                self._begin_anew()
+
+    def _is_there(self) -> bool:
+        with contextlib.suppress(OSError):
+            status = self.path.stat()
+            return (status.st_dev, status.st_ino) == self._file
+        return False
+
+    def _begin_anew(self) -> None:
+        self.dropped, self._spans, self._has_totals = self.dropped + self._spans, 0, False
+        self._complain("journal:deleted", f"the journal {self.path} was deleted, and what was in it is gone; it is begun anew")
 
     def _write_spans(self) -> None:
         spans, self._pending = self._pending, []
@@ -213,6 +221,8 @@ class Journal:
                 self.path = self._new_path()
         status = os.fstat(self._descriptor)
         self._file = (status.st_dev, status.st_ino)
+        if self.useful and not status.st_size:  # nobody has seen how it went
+            self._begin_anew()
 
     def _line(self, request: Callable[[], dict[str, Any]], *, spans: int) -> bytes | None:
         try:

@@ -269,6 +269,25 @@ def test_a_journal_that_is_deleted_is_begun_anew_and_that_is_said_once(tmp_path:
     assert sum(int(point["asInt"]) for point in counts[-1]["sum"]["dataPoints"]) == 4
 
 
+def test_a_journal_that_an_editor_has_replaced_is_written_on_and_one_that_a_folder_has_replaced_is_said(tmp_path: Path) -> None:
+    meter = _meter(tmp_path)
+    meter.measured("early")(lambda: None)()
+    assert meter.flush()
+    (path,) = (tmp_path / "impact").glob("*.jsonl")
+    shutil.copy(path, tmp_path / "copy")
+    (tmp_path / "copy").replace(path)  # as an editor saves, or sed -i
+    meter.measured("late")(lambda: None)()
+    assert meter.flush()
+    (lines,) = journals(tmp_path)
+    assert [span["name"] for span in spans_in(lines)] == ["early", "late"]
+    path.unlink()
+    path.mkdir()
+    with pytest.warns(DegradedWarning, match="was deleted|cannot be written"):
+        meter.measured("last")(lambda: None)()
+        assert not meter.flush()
+        assert not meter.close()
+
+
 def test_no_line_is_longer_than_a_collector_takes(tmp_path: Path) -> None:
     with _meter(tmp_path) as meter:
         for number in range(50):
