@@ -147,7 +147,8 @@ class Meter(Sessions):
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until all that has ended is settled and handed on; say whether that was reached in time.
 
-        What the journal could not take since the last time, as on a full disk, is not handed on.
+        What the journal could not take since the last time, as on a full disk, and what a backend has refused over OTLP, is not
+        handed on.
 
         Args:
             timeout_s: The most to wait, seconds; a negative number is 0.

@@ -269,6 +269,7 @@ class Session(Recorder):
                 except Exception as error:  # noqa: BLE001 - somebody else's exporter
                     self.complain("flush", f"an exporter could not be flushed: {error!r}")
                     flushed = False
+        flushed = self._outputs.taken() and flushed
         journal = self._outputs.journal
         if journal is not None and (journal.written or self.tallies):
             if not self._lock.acquire(timeout=max(0.0, deadline - time.monotonic())):

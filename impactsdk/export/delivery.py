@@ -138,6 +138,8 @@ class MetricDelivery(MetricExporter):
         self.at_ns: Callable[[], int | None] = lambda: None
         """Asked for the instant on the wall clock whose values were collected last; ``None`` while that is not known."""
         self._last_arrived = self._interval_lost = False
+        self.refused = False
+        """Whether the last export that is over has failed."""
 
     @property
     def arrived(self) -> bool:
@@ -161,6 +163,7 @@ class MetricDelivery(MetricExporter):
             result = self._exporter.export(metrics_data, timeout_millis=timeout_millis, **kwargs)
             self._last_arrived = result is MetricExportResult.SUCCESS
         finally:
+            self.refused = not self._last_arrived
             self._interval_lost = self._interval_lost or (not self._last_arrived and _of_an_interval(metrics_data))
         return result
 

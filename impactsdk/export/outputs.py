@@ -56,12 +56,20 @@ class Outputs:
     """Where spans and metrics should have gone, for the message."""
     deadline: float = math.inf
     """The instant of the monotonic clock by which the process wants to be gone."""
+    told: int = 0
+    """Spans of which :meth:`taken` has said that they were refused."""
 
     @property
     def dropped(self) -> int:
         """Spans that could not be sent or written so far."""
         unsent = sum(delivery.dropped for delivery in self.deliveries)
         return unsent + (0 if self.journal is None else self.journal.dropped)
+
+    def taken(self) -> bool:
+        """Whether no backend has refused spans since this was last asked, or what was last to be sent of metrics."""
+        refused, before = sum(delivery.dropped for delivery in self.deliveries), self.told
+        self.told = refused
+        return refused == before and not any(delivery.refused for delivery in self.arrivals)
 
     def shut(self, complain: Callable[[str, str], None]) -> bool:
         """Have the owned providers send what is left and let go, until the deadline; say whether all has arrived."""

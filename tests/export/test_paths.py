@@ -195,6 +195,16 @@ def test_an_interval_that_was_refused_is_told_and_the_totals_are_written(tmp_pat
     assert counts[-1]["sum"]["dataPoints"][0]["asInt"] == "3"
 
 
+def test_a_flush_says_what_a_backend_has_refused_since_the_last_one(tmp_path: Path) -> None:
+    with over_http(refused=(1, 4)) as received:  # the spans, and later a request of metrics, which come with each flush
+        printed, _ = script(
+            START + "with measured('x'): time.sleep(0.1)\nprint([impactsdk.flush() for _ in range(4)])\n",
+            tmp_path,
+            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+        )
+    assert printed == "[False, True, False, True]\n"
+
+
 def test_of_cumulative_metrics_only_the_last_must_arrive(tmp_path: Path) -> None:
     with over_http(refused=(2,)) as received:
         _, errors = script(
