@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -9,7 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from impactsdk import Channel, DegradedWarning, Meter, Settings
+from impactsdk.clock import SystemClock
 from impactsdk.devices import Devices
+from impactsdk.energy.registry import runtime_directory
 from impactsdk.model import Reading
 from impactsdk.protocols import Clock
 from impactsdk.testing import FakeClock, SimulatedSource
@@ -55,6 +58,16 @@ def test_a_source_with_one_channel_twice_is_left_out_and_said() -> None:
             clock.advance(1.0)
         assert region.result().energy_j is None
         assert source.closed
+
+
+def test_the_place_that_is_named_is_used_where_no_temporary_one_is_to_be_had(tmp_path, monkeypatch) -> None:
+    def none() -> str:
+        raise FileNotFoundError(2, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", none)
+    settings = Settings.load({"IMPACTSDK_RUNTIME_DIR": str(tmp_path / "named")}, export="none")
+    assert Devices(settings, SystemClock(), lambda *_: None).registry.directory == tmp_path / "named"
+    assert runtime_directory({}).name.startswith("impactsdk-")  # who joins there is told why it cannot be used
 
 
 def test_where_the_place_is_lost_in_which_measuring_processes_see_each_other_that_is_said(tmp_path) -> None:

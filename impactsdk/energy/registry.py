@@ -48,15 +48,24 @@ def runtime_directory(environ: Mapping[str, str]) -> Path:
     It stays the same place where this process, or a child of it, then goes to another folder.
     """
     named = environ.get(ENV_RUNTIME_DIR, "")
-    return Path(named).absolute() if named.strip() else users_directory(environ)
+    return _absolute(named) if named.strip() else users_directory(environ)
 
 
 def users_directory(environ: Mapping[str, str]) -> Path:
     """Where they are kept if no place is named: only this user may be there."""
     if environ.get("XDG_RUNTIME_DIR", "").strip() and Path(environ["XDG_RUNTIME_DIR"]).is_dir():
-        return Path(environ["XDG_RUNTIME_DIR"]).absolute() / "impactsdk"
+        return _absolute(environ["XDG_RUNTIME_DIR"]) / "impactsdk"
     user = os.getuid() if hasattr(os, "getuid") else 0
-    return Path(tempfile.gettempdir()).absolute() / f"impactsdk-{user}"
+    temporary = "/tmp"  # where nothing can be written anywhere: whoever joins is told so
+    with suppress(OSError):
+        temporary = tempfile.gettempdir()
+    return _absolute(temporary) / f"impactsdk-{user}"
+
+
+def _absolute(path: str) -> Path:
+    with suppress(OSError):  # the folder in which this process is was removed
+        return Path(path).absolute()
+    return Path(path)
 
 
 @dataclass(frozen=True, slots=True)

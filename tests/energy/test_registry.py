@@ -270,6 +270,14 @@ def test_a_directory_that_is_named_from_where_one_is_stays_where_it_is(tmp_path:
     assert runtime_directory({"IMPACTSDK_RUNTIME_DIR": "runtime"}) == tmp_path / "runtime"
 
 
+def test_in_a_folder_that_was_removed_one_is_alone_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    assert "No such file" in alone(runtime_directory({"IMPACTSDK_RUNTIME_DIR": "runtime"}))
+
+
 def alone(directory: Path) -> str:
     """Why a process is alone with a directory that is to be its user's."""
     registry = Registry(directory, private=True)
