@@ -37,6 +37,8 @@ class ProcessTree:
         """What of each of them is counted: what its clock showed, and what it had reaped."""
         self._awaited: dict[str, int] = {}
         self._met: set[str] = set()
+        self._stopped: set[str] = set()
+        """Those that had ceased to measure when descendants were last looked for."""
         self._newest: bytes | None = None
         self._scan_at = self._read_at = 0.0
         self._children_s = self._debt_s = 0.0
@@ -72,9 +74,9 @@ class ProcessTree:
         return float(own.user + own.system) + self._children_s
 
     def _one_has_stopped(self) -> bool:
-        """Whether a descendant has ceased to measure for itself and may go on without: from now on it is ours."""
+        """Whether a descendant has ceased to measure for itself since the last look, and may go on without: it is ours then."""
         peers = self._registry.peers() if self._awaited else {}
-        return any(key in peers and peers[key].left_ns is not None for key in self._awaited)
+        return any(key in peers and peers[key].left_ns is not None for key in self._awaited.keys() - self._stopped)
 
     def _childless(self) -> bool:
         """Whether there is no child and none was reaped since the last look: two calls instead of a walk through /proc."""
@@ -179,6 +181,7 @@ class ProcessTree:
             clock_s = None if young else _clock_s(pid)
             self._last_s[pid] = (0.0, 0.0) if clock_s is None else (clock_s, reaped_s)
         self._awaited = {key: pid for key, pid in self._awaited.items() if pid not in self._known}
+        self._stopped = {key for key, peer in peers.items() if peer.left_ns is not None}
         self._newest = newest
         self._scan_at = time.perf_counter() + min(_COST_LIMIT * (time.thread_time() - started_s), _LONGEST_S)
 

@@ -226,6 +226,26 @@ def test_one_that_has_measured_is_counted_again_from_when_it_has_stopped(registr
     assert others_s(tree) - before_s == pytest.approx(0.4, abs=0.1)
 
 
+def test_one_that_has_stopped_and_begun_again_is_looked_for_once(registry, children, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(cpu_time, "_newest_process", lambda: b"7")
+    tree = ProcessTree(registry)
+    join = JOIN.format(directory=str(tmp_path / "registry"))
+    child = started(children, join + WAIT + "r.leave()\nr.join(boundary='process', cgroup=None, boards=[])\n" + WAIT)
+    said(child)
+    look_at_once(tree)
+    assert child.pid in tree._awaited.values()
+    told(child)
+    said(child)
+    tree._scan_at, tree._read_at = time.perf_counter(), 0.0
+    tree._newest = b"7"
+    tree.own_s()
+    assert child.pid not in tree._known
+    for _ in range(3):
+        tree._scan_at, tree._read_at = time.perf_counter() + 3600, 0.0
+        tree.own_s()
+        assert not tree.blind
+
+
 def test_one_that_began_and_ended_measuring_between_two_looks_is_not_counted_for_that(registry, children, tmp_path) -> None:
     tree = ProcessTree(registry)
     join = JOIN.format(directory=str(tmp_path / "registry"))
