@@ -179,11 +179,10 @@ class Devices:
             share = self._cpu_share
             seen = clocks if isinstance(clocks, Clocks) else self._looked(share)
             part = share.part(curve.channel, knot.hi_ns, knot.energy_j, curve.step_j, curve.shown_j, seen)
-            if part is None:
-                curve.divide(0.0)
+            if part.held:
                 knot.failed = True
                 self._complain("pool:held", "another measuring process holds up the division of CPU energy; spans are partial")
-            elif len(curve.knots) > 1:
+            if len(curve.knots) > 1:
                 curve.divide(part.share, between=(part.least, part.most))
                 knot.stray_j, knot.unseen_j = part.stray_j, part.unseen_j
             if share.error is not None:

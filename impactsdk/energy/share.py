@@ -56,6 +56,7 @@ class Part(NamedTuple):
         most: What it can be at the most.
         stray_j: By how much that may fail to be so, since a busy second is worth more joules one time than the next.
         unseen_j: What the boundary may have used before and was not given yet: it is in this part or a later one.
+        held: Whether nothing is known of it yet, since another process does not let go of the pool; it is given later.
     """
 
     share: float
@@ -63,6 +64,7 @@ class Part(NamedTuple):
     most: float
     stray_j: float
     unseen_j: float
+    held: bool = False
 
 
 NO_CLOCKS = Clocks(0, 0.0, 0.0, 0.0)
@@ -177,10 +179,8 @@ class CpuShare:
 
     def part(
         self, channel: Channel, at_ns: int, used_j: float, step_j: float, shown_j: float, clocks: Clocks | None = None
-    ) -> Part | None:
+    ) -> Part:
         """This boundary's part, 0 to 1, of what a channel has used since it was last asked for; nothing the first time.
-
-        ``None``: it is not known yet, since another process does not let go of the pool; what is owed is given later.
 
         Args:
             channel: The channel.
@@ -195,19 +195,22 @@ class CpuShare:
         self._marks[channel.id] = clocks
         own_s, busy_s = max(0.0, clocks.own_s - before.own_s), max(0.0, clocks.busy_s - before.busy_s)
         alone_j = step_j * min(1.0, own_s / busy_s) if busy_s > 0 else 0.0
+        least, most = _possible(own_s, busy_s)
+        most = 1.0 if clocks.blind else most
         taken_j: float | None = None
         if channel.host_range_j is not None and self._directory is not None:
             try:
                 taken_j = self._shared(self._directory, channel, clocks, step_j, shown_j, alone_j)
                 if taken_j is None:
-                    return None
+                    past = self._past.get(channel.id) or _Past(0.0, 0.0)
+                    self._past[channel.id] = past._replace(hidden_j=past.hidden_j + most * step_j)
+                    return Part(0.0, 0.0, most, 0.0, past.unseen_j, held=True)
             except OSError as error:
                 self._fail(error)
         if taken_j is None:
             pool = self._alone.get(channel.id)
             self._alone[channel.id], taken_j = self._taken(pool, clocks, at_ns, used_j, step_j, alone_j, math.inf, math.inf)
         part = min(1.0, taken_j / step_j) if step_j > 0 else 0.0
-        least, most = _possible(own_s, busy_s)
         worth_w = step_j / max(busy_s, _STEP_S)
         rate_w = part * worth_w
         past = self._past.get(channel.id) or _Past(rate_w, worth_w)
@@ -218,7 +221,7 @@ class CpuShare:
         stray_j += self._dropped_s * worth_w  # missing for good
         hidden_j = past.hidden_j + (1.0 - part) * step_j if clocks.blind else 0.0
         self._past[channel.id] = _Past(rate_w, worth_w, *self._waiting, hidden_j)
-        return Part(part, least, 1.0 if clocks.blind else most, stray_j, past.unseen_j)
+        return Part(part, least, most, stray_j, past.unseen_j)
 
     @contextmanager
     def together(self) -> Iterator[None]:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import bisect
+import fcntl
 import math
+import os
 import random
 import time
 from pathlib import Path
@@ -261,6 +263,29 @@ def test_cpu_time_that_others_have_left_no_room_for_is_not_made_up_for_by_what_r
     assert found == pytest.approx([1.0, 1.0, 0.5, 0.0])
     assert strays[1] >= 0.75 * 100.0  # what was given up may have been used all the same
     left(share, other)
+
+
+def test_what_was_used_while_another_process_holds_the_pool_is_allowed_for_until_it_is_given(tmp_path: Path) -> None:
+    clocks, told = Clocks(), []
+    share = member(tmp_path, clocks)
+    part_of(share, HOSTS, 0, 0.0, 0.0, 100.0)
+    other = os.open(next(tmp_path.glob("*.pool")), os.O_RDWR)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    for turn in range(1, 4):
+        if turn == 3:
+            os.close(other)
+        else:
+            clocks.own_s += 0.5
+        clocks.busy_s = 1.0 * turn
+        time.sleep(0.001)
+        share.sample()
+        told.append(share.part(HOSTS, 0, 0.0, 10.0, 100.0 + 10.0 * turn))
+    assert [part.held for part in told] == [True, True, False]
+    assert [part.share for part in told] == pytest.approx([0.0, 0.0, 1.0])  # all of the 10 J of both comes with the third
+    assert min(part.most for part in told[:2]) >= 0.5
+    assert told[1].unseen_j >= 5.0
+    assert told[2].unseen_j >= 10.0
+    left(share)
 
 
 def test_what_one_reading_gives_another_process_waits_for_it(tmp_path: Path) -> None:
