@@ -12,7 +12,7 @@ from functools import cache
 from typing import Any
 
 from impactsdk.energy.machine import process_clock_s
-from impactsdk.energy.registry import Registry
+from impactsdk.energy.registry import Peer, Registry
 
 __all__ = ["ProcessTree"]
 
@@ -49,7 +49,7 @@ class ProcessTree:
         self._reaped_s = self._reaped_now_s()
         self._scan(_newest_process(), first=True)
         self._scan_at = 0.0  # what is begun next is looked for at once
-        self._gone()
+        self._gone(registry.peers())
 
     def _reaped_now_s(self) -> float:
         times = os.times() if self._is_self else self._me.cpu_times()
@@ -61,21 +61,21 @@ class ProcessTree:
             self.blind = self.working = False
             return time.process_time() + self._children_s
         now, newest = time.perf_counter(), _newest_process()
-        wanted = newest is None or newest != self._newest or self._one_has_stopped()
         may_scan, may_read = now >= self._scan_at, now >= self._read_at
+        peers = self._registry.peers() if may_read or self._awaited else {}
+        wanted = newest is None or newest != self._newest or self._one_has_stopped(peers)
         if may_scan and (wanted or now >= self._scan_at + _LONGEST_S):
             self._scan(newest)
         if may_read:
-            self._read_children(newest)
+            self._read_children(newest, peers)
         self.blind = not may_read or (wanted and not may_scan)
         if self._is_self:
             return time.process_time() + self._children_s
         own = self._me.cpu_times()
         return float(own.user + own.system) + self._children_s
 
-    def _one_has_stopped(self) -> bool:
+    def _one_has_stopped(self, peers: dict[str, Peer]) -> bool:
         """Whether a descendant has ceased to measure for itself since the last look, and may go on without: it is ours then."""
-        peers = self._registry.peers() if self._awaited else {}
         return any(key in peers and peers[key].left_ns is not None for key in self._awaited.keys() - self._stopped)
 
     def _childless(self) -> bool:
@@ -90,18 +90,18 @@ class ProcessTree:
             pass
         return False
 
-    def _read_children(self, newest: bytes | None) -> None:
+    def _read_children(self, newest: bytes | None, peers: dict[str, Peer]) -> None:
         """Add what the descendants used since the last look; one that ended moves into its parent's reaped time."""
         started_s = time.thread_time()
-        peers = self._registry.peers().items()
-        if any(peer.pid in self._known and (peer.left_ns is None or key not in self._met) for key, peer in peers):
+        if any(peer.pid in self._known and (peer.left_ns is None or key not in self._met) for key, peer in peers.items()):
             self._scan(newest)  # one of them has begun to measure for itself: from now on it is not ours, nor are its children
         gone = False
         for _ in range(3):  # until nothing ends while we look: what is gone is then certainly in the reaped time
-            gone = self._gone() or gone
+            gone = self._gone(peers) or gone
             reaped_s = self._reaped_now_s()
             clocks_s = {pid: _clock_s(pid) for pid in self._known}
-            if not self._gone():
+            peers = self._registry.peers()
+            if not self._gone(peers):
                 break
             gone = True
         if gone or None in clocks_s.values():  # what it used is in what its parent has reaped, or soon will be
@@ -129,10 +129,9 @@ class ProcessTree:
         self._debt_s = min(0.0, gained_s)
         self._read_at = time.perf_counter() + min(_COST_LIMIT * (time.thread_time() - started_s), _LONGEST_S)
 
-    def _gone(self) -> bool:
+    def _gone(self, peers: dict[str, Peer]) -> bool:
         """Whether a descendant that measured for itself has ceased to exist since the last look."""
         family = {self._me.pid, *self._known}
-        peers = self._registry.peers()
         self._met &= peers.keys()
         for key, peer in peers.items():
             if key not in self._met and peer.parent_pid in family and peer.pid != self._me.pid:
@@ -256,6 +255,8 @@ def _clock_by_psutil_s(pid: int) -> float | None:
 
 
 def _exists(pid: int) -> bool:
+    if process_clock_s(pid) is not None:  # a twentieth of the price, and for as long as nobody has reaped it
+        return True
     import psutil
 
     return bool(psutil.pid_exists(pid))
