@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import pytest
 from hypothesis import given, settings
@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from impactsdk import DegradedWarning, Impact, Meter, Settings, Totals
 from impactsdk.factor import Factor, Place
+from impactsdk.model import Channel, Reading
+from impactsdk.protocols import Clock
 from impactsdk.testing import FakeClock, SimulatedSource
 
 PER_KWH = 3.6e6
@@ -164,3 +166,32 @@ def test_what_was_used_before_a_device_answered_first_is_in_the_intervals() -> N
     low, high = totals.operations["work"].impact.intervals["cost"]
     assert high is not None
     assert low <= used_j <= high + 1e-6
+
+
+@pytest.mark.parametrize("phase", [0.2, 0.97])
+def test_what_the_first_tick_shows_of_the_time_before_is_in_the_interval_of_the_totals(phase: float) -> None:
+    """Nobody is charged with it, yet it is among the joules of all."""
+
+    class Board:
+        name, lazy, counts = "board", True, True
+
+        def open(self, clock: Clock) -> Sequence[Channel]:
+            self.now_ns, self.begun_ns = clock.now_ns, clock.now_ns()
+            return [Channel("gpu:0", type="gpu", method="test", max_power_w=400.0)]
+
+        def read(self) -> Iterator[Reading]:
+            second = ((self.now_ns() - self.begun_ns) / 1e9 + phase) // 1 - phase
+            yield Reading("gpu:0", 1_000.0 + second * (60.0 if second >= 0 else 300.0))
+
+        def close(self) -> None:
+            pass
+
+    clock = FakeClock()
+    with Meter(Settings.load({}, export="none", price_per_kwh=PER_KWH), sources=[Board()], clock=clock) as meter:
+        with meter.measured("work"):
+            for _ in range(100):
+                clock.advance(0.1)
+        meter.close()
+    low, high = meter.totals().impact.intervals["cost"]
+    assert high is not None
+    assert low <= 600.0 <= high

@@ -205,6 +205,8 @@ class Segment:
                 unbounded_ns += math.isinf(low_j)
                 lost_j += -low_j if math.isfinite(low_j) else 0.0
                 early_j += high_j
+            if unseen is None:  # nor is it known when what is charged to nobody was used
+                early_j += knot.share * knot.late_j * lane.gain * (knot.at_ns - self.start_ns) / (knot.at_ns - previous.at_ns)
             if not begins:
                 continue
             late_j += knot.share * knot.late_j * lane.gain
