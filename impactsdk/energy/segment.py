@@ -60,9 +60,7 @@ class Lane(NamedTuple):
     def error_j(self, at_ns: int, *, ending: bool) -> tuple[float, float]:
         """How far the true own energy up to ``at_ns`` may lie from the credited one: ``(low <= 0, high >= 0)``."""
         own_j = self.own_j(at_ns)
-        least_j, most_j = self.bounds_j(at_ns, ending=ending)
-        if self.knot.spare_j or self.knot.over_j or self.knot.unseen_j:
-            least_j, most_j = self._shared_j(at_ns, least_j, most_j)
+        least_j, most_j = self.possible_j(at_ns, ending=ending)
         gain = self.gain
         return gain * min(0.0, least_j - own_j), gain * max(0.0, most_j - own_j)
 
@@ -88,11 +86,14 @@ class Lane(NamedTuple):
         """The credited own energy up to ``at_ns``."""
         return self.knot.own_j - self.rate * (self.knot.at_ns - at_ns)
 
-    def bounds_j(self, at_ns: int, *, ending: bool) -> tuple[float, float]:
+    def possible_j(self, at_ns: int, *, ending: bool) -> tuple[float, float]:
         """The least and the most that the own energy up to ``at_ns`` can be."""
         around, anchor = (self.until, self.previous) if ending and self.knot.lost else (self.since, self.knot)
         least_j, most_j = self.curve.bounds_j(at_ns, around)
-        return _own_at(least_j, anchor, around), _own_at(most_j, anchor, around)
+        least_j, most_j = _own_at(least_j, anchor, around), _own_at(most_j, anchor, around)
+        if self.knot.spare_j or self.knot.over_j or self.knot.unseen_j:
+            return self._shared_j(at_ns, least_j, most_j)
+        return least_j, most_j
 
     def blur_ns(self, at_ns: int) -> int:
         """How far ``at_ns`` is from the nearest knot; a bend is none."""
@@ -243,8 +244,8 @@ class Segment:
         self.error_j = 0.0
         for lane in self._lanes:
             for ending in (False, True) if lane.knot.lost else (False,):
-                most_j = lane.bounds_j(self.end_ns, ending=ending)[1]
-                least_j = lane.bounds_j(self.start_ns, ending=ending)[0]
+                most_j = lane.possible_j(self.end_ns, ending=ending)[1]
+                least_j = lane.possible_j(self.start_ns, ending=ending)[0]
                 error_j = max(most_j - lane.own_j(self.start_ns), lane.own_j(self.end_ns) - least_j, 0.0)
                 self.error_j += lane.gain * error_j
         return self.error_j

@@ -256,6 +256,16 @@ def test_a_counter_that_stands_still_holds_nobody_up_for_long() -> None:
         assert at_ns - timeline.until_ns <= (4_510 if n <= 451 else 510) * MS
 
 
+def test_what_may_be_this_process_s_is_in_the_error_of_regions_that_run_beside_each_other_too() -> None:
+    curve = fed([(START_NS, 0.0)], max_power_w=100.0)
+    for n in (1, 2, 3):  # of an interval that seems to be others', clocks that move in steps leave so much open
+        curve.add(10.0 * n, START_NS + n * 100 * MS, START_NS + n * 100 * MS)
+        curve.divide(0.0, between=(0.0, 0.4))
+    segments = list(Timeline([curve], START_NS).advance(START_NS + 300 * MS, final=True))
+    assert len(segments) == 3
+    assert all(segment.error_j == pytest.approx(4.0) for segment in segments)
+
+
 def test_a_value_that_is_declared_to_lag_is_never_dated_later_than_its_tick_allows() -> None:
     # Read ten times a tick: a value may be as old as the tick, whether it has changed since the last reading or not.
     curve = fed([(START_NS + n * 100 * MS, 10.0 * (n // 3)) for n in range(30)], tick_s=1.0)
