@@ -16,6 +16,10 @@ from impactsdk.region import PAUSE, Region
 __all__ = ["Books"]
 
 _log = logging.getLogger(__name__)
+_MANY = 20_000
+"""Events that may wait for a counter that has not moved yet and may be a slow one: they weigh some ten megabytes."""
+_LONG_NS = 4_400_000_000
+"""How long after its end a region may wait for the second tick of a counter: a little less than ``result()`` does."""
 _Step = tuple[int, str, Region, Region, "Region | None"]
 """A generator that pauses or goes on; see :class:`~impactsdk.recorder.Recorder`."""
 
@@ -69,6 +73,8 @@ class Books:
         assert self._timeline is not None
         if self._events:
             self._drain()
+        if stamps:
+            self._mind_patience(now_ns)
         done = 0
         late = bool(stamps) and stamps[0] <= self._timeline.until_ns
         segments = list(self._timeline.advance(now_ns, final=final, late=late))
@@ -85,6 +91,17 @@ class Books:
             ledger.close()
         del stamps[:done], pending[:done]
         return ended
+
+    def _mind_patience(self, now_ns: int) -> None:
+        """Of a counter that may be a slow one not everything is waited for, if too many wait or one for too long."""
+        many, curves = len(self._stamps) > _MANY, self._accounts.curves
+        if not many and (now_ns - self._stamps[0] < _LONG_NS or not any(curve.expectant for curve in curves)):
+            return
+        ended_ns = (event.exit_ns for event in self._pending if isinstance(event, Region) and event.exit_ns is not None)
+        if many or now_ns - min(ended_ns, default=now_ns) > _LONG_NS:
+            for curve in curves:
+                curve.expectant = False
+                curve.patient = curve.patient and not many
 
     def interrupt(self, at_ns: int) -> None:
         """The process ends: regions that are open end with it, the innermost first."""

@@ -126,6 +126,8 @@ class Region:
     def result(self, timeout_s: float = 5.0) -> Measurement:
         """What the region cost. Waits for the readings that cover its end, usually less than 225 ms.
 
+        At the beginning of a run it may be 4.5 s if a device's counter stands still: that may be one that ticks slowly.
+
         Raises:
             RegionError: The region is still open or was never entered, or was opened in another process.
             SettleTimeoutError: No covering reading came within ``timeout_s`` seconds (0 if negative).

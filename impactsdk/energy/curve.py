@@ -52,9 +52,13 @@ class Curve:
         self._answered_ns = NEVER_NS  # just after it
         self.at_once = False
         """Whether somebody asked for the readings that come: what they show is then settled without waiting for more."""
+        self.patient = True
+        """Whether it may stand still so long as the first time: it has not yet, and not too many wait for it."""
+        self.expectant = True
+        """Whether its second tick may be waited for: nobody has waited for that too long."""
         self._settled_ns = NEVER_NS
         self._bent_before: Knot | None = None
-        self._failing = self._stood_still = False
+        self._failing = False
         self._doubt = Doubt(channel)
 
     @property
@@ -145,8 +149,8 @@ class Curve:
             self.stretched = True
         if last.lo_ns > NEVER_NS:
             self._doubt.certainly_used(step_j, knot.hi_ns - last.lo_ns)
-        if self._opening and self._settled_ns <= self.knots[0].at_ns and not (last.failed or knot.failed):
-            self._part_from_before(last, knot)
+        if self._opening and not knot.failed:
+            self._part_from_before(at_ns, step_j)
         self._accept(knot, energy_j, before_ns, low_j, high_j)
         return knot
 
@@ -156,15 +160,24 @@ class Curve:
         knots = self.knots
         return len(knots) == 2 and knots[0].first and knots[1].real and self._tick.declared_ns is None
 
-    def _part_from_before(self, first: Knot, second: Knot) -> None:
+    def _parted(self, *, final: bool) -> bool:
+        """Whether the second tick is not waited for any longer; what the first one shows is then parted without it."""
+        late = (final or not self.expectant) and self._read_ns > self.knots[1].hi_ns
+        if late:
+            self._part_from_before(self._read_ns, 0.0)
+        return late
+
+    def _part_from_before(self, until_ns: int, more_j: float) -> None:
         """The first tick shows a whole period's energy, a part of it used before the first reading: no region owes that.
 
-        As it was before, or as it goes on: of the two the greater power is taken for what came after the reading. So a steady
-        load has its due, and so has one that begins with the first region.
+        As it was before, or as it went on, ``more_j`` until then: of the two the greater power is taken for what came after the
+        reading. So a steady load has its due, and so has one that begins with the first region.
         """
-        begin, step_j = self.knots[0], first.energy_j - self.knots[0].energy_j
-        since_ns, period_ns = first.at_ns - begin.at_ns, second.at_ns - first.at_ns
-        most_j = max(step_j / max(period_ns, since_ns), (second.energy_j - first.energy_j) / period_ns) * since_ns
+        begin, first = self.knots
+        if self._settled_ns > begin.at_ns or first.failed or first.late_j:
+            return
+        step_j, since_ns, period_ns = first.energy_j - begin.energy_j, first.at_ns - begin.at_ns, until_ns - first.at_ns
+        most_j = max(step_j / max(period_ns, since_ns), more_j / period_ns) * since_ns
         first.late_j = max(0.0, step_j - most_j)
         first.own_j -= first.share * first.late_j
         part = 1 - first.late_j / step_j
@@ -292,12 +305,12 @@ class Curve:
             return now_ns
         if not newest.real:
             settled_ns = newest.at_ns
-        elif (self.bends or self._opening) and len(self.knots) > 1:
+        elif (self.bends or (self._opening and not self._parted(final=final))) and len(self.knots) > 1:
             settled_ns = self.knots[-2].at_ns
         else:
             settled_ns = min(last.lo_ns if last.lo_ns > NEVER_NS else last.at_ns, last.at_ns)
         if self.tick_ns is None:
-            patience_ns = _STALL_NS if self._stood_still else _FIRST_STALL_NS
+            patience_ns = _FIRST_STALL_NS if self.patient else _STALL_NS
         else:
             patience_ns = max(150_000_000, round(2.5 * self.tick_ns))
         if self._tick.observed:
@@ -305,7 +318,7 @@ class Curve:
         if now_ns - self._answered_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
         if self._read_ns - last.hi_ns > patience_ns or (final and self._read_ns > settled_ns):
-            self._stood_still = True
+            self.patient = False
             return self._agree(self._read_ns, failed=False)
         return settled_ns
 

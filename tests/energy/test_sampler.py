@@ -538,6 +538,31 @@ def test_a_counter_that_ticks_slowly_and_does_not_say_so_is_waited_for(tick_s: f
     assert found.energy_low_j <= 910.0 <= found.energy_high_j  # type: ignore[operator]
 
 
+@pytest.mark.parametrize("phase", [0.0, 0.1, 0.9])
+def test_the_second_tick_of_a_slow_counter_is_not_waited_for_longer_than_a_result_is(phase: float) -> None:
+    clock = FakeClock()
+    slow = Shown(clock, lambda second: 400.0 * ((second / 4.0 + phase) // 1), tick_s=None, max_power_w=330.0)
+    with meter_of(slow, clock=clock) as meter:
+        with meter.measured("step") as step:
+            clock.advance(0.3)
+        for _ in range(47):
+            clock.advance(0.1)
+        found = step.result(0.5)
+    assert found.energy_j == pytest.approx(30.0, rel=0.3)
+    assert found.energy_low_j <= 30.0 <= found.energy_high_j  # type: ignore[operator]
+
+
+def test_not_too_many_regions_wait_for_a_counter_that_stands_still() -> None:
+    clock = FakeClock()
+    with meter_of(Shown(clock, lambda _: 7.0, tick_s=None), clock=clock) as meter:
+        for _ in range(12_000):
+            with meter.measured("step", span=False):
+                pass
+        for _ in range(12):
+            clock.advance(0.1)
+        assert meter.totals().operations["step"].count == 12_000
+
+
 def test_the_first_region_on_a_counter_that_says_it_is_coarse_has_the_truth_in_its_interval() -> None:
     clock = FakeClock()
     coarse = Shown(clock, lambda second: 300.0 * ((second + 0.36) // 0.5) * 0.5, tick_s=0.5)
