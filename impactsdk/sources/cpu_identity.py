@@ -127,9 +127,13 @@ _AMD_FLAGS: tuple[tuple[frozenset[str], Recognition], ...] = (
 # The chain of server cores in which a hypervisor may show an older model than the silicon that the flags betray.
 _INTEL_AGE = ("Skylake", "Cascade Lake", "Ice Lake", "Sapphire Rapids")
 
-# What processors on sale are called: Intel's all have the sign of a trademark, AMD's and Hygon's a number of four places. And
-# what Firecracker calls AMD's, whose model it shows as it is.
-_ON_SALE = {"GenuineIntel": re.compile(r"\(R\)|\(TM\)"), "AuthenticAMD": re.compile(r"\b\d\w{3,4}\b|^AMD EPYC$")}
+# What processors on sale are called: Intel's all have the sign of a trademark; AMD's and Hygon's have a number of four places
+# or more (7763, 9R14, 7945HX, 7950X3D), or the name of a line that no hypervisor makes up. And what Firecracker calls AMD's,
+# whose model it shows as it is.
+_ON_SALE = {
+    "GenuineIntel": re.compile(r"\(R\)|\(TM\)"),
+    "AuthenticAMD": re.compile(r"\b\d\w{3,}|\bRyzen\b|^AMD EPYC$"),
+}
 
 # ARM Ltd's cores in Amazon's own processors; elsewhere the same cores sit in processors that are nothing like them.
 _GRAVITON = {0xD0C: "Graviton2", 0xD40: "Graviton3", 0xD4F: "Graviton4"}
