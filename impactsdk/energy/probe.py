@@ -192,7 +192,9 @@ class Probe:
         """Warn once of each channel, or of what is no single one's, and once more where a later failure lasts."""
         answered_ns = max((curve.answered_ns for curve in curves), default=NEVER_NS)
         silent_s = (self.clock.now_ns() - answered_ns) / 1e9
-        lasts = self._told.setdefault(channel_id, answered_ns) != answered_ns and silent_s > _LASTING_S
+        # What concerns no curve, as a reading of a channel that does not exist, does not last: all have answered.
+        later = self._told.setdefault(channel_id, answered_ns) != answered_ns
+        lasts = later and answered_ns > NEVER_NS and silent_s > _LASTING_S
         told = ": ".join(filter(None, (self.name, channel_id, problem))) + (
             f" (no answer for {silent_s:.0f} s)" if lasts else ""
         )

@@ -14,7 +14,7 @@ import pytest
 from impactsdk import DegradedWarning, Meter, Settings
 from impactsdk.errors import SourceFailedError
 from impactsdk.model import Channel, Reading
-from impactsdk.protocols import Clock
+from impactsdk.protocols import Clock, EnergySource
 from impactsdk.testing import FakeClock, SimulatedSource
 from tests.kit import bench, conserved
 
@@ -158,9 +158,11 @@ class Boards:
         pass
 
 
-def _told(shown: Callable[[int, float], str | None], seconds: float) -> list[str]:
+def _told(
+    shown: Callable[[int, float], str | None], seconds: float, boards: Callable[..., EnergySource] | None = None
+) -> list[str]:
     clock = FakeClock()
-    with bench(sources=[Boards(shown)], clock=clock) as here, warnings.catch_warnings(record=True) as caught:
+    with bench(sources=[(boards or Boards)(shown)], clock=clock) as here, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         with here.measured("x"):
             for _ in range(round(seconds)):
@@ -192,6 +194,21 @@ def test_a_source_that_gives_up_after_a_hiccup_is_told_all_the_same() -> None:
         "boards: OSError: busy",
         "boards: the driver is gone",
     ]
+
+
+def test_a_reading_of_nobody_s_is_no_device_that_has_been_silent_for_years() -> None:
+    def shown(_number: int, seconds: float) -> str | None:
+        if 1.0 < seconds < 1.5:
+            raise OSError("busy")
+        return None
+
+    class Strange(Boards):
+        def read(self) -> Iterator[Reading]:
+            yield from super().read()
+            if self._clock.now_ns() - self._opened_ns > 3_000_000_000:
+                yield Reading("board:9", 1.0)
+
+    assert _told(shown, 60.0, Strange) == ["boards: OSError: busy"]
 
 
 def test_what_a_device_used_that_was_gone_is_unknown_and_not_zero() -> None:
