@@ -78,6 +78,8 @@ class ImpactCallback(Closing):
         self._shown: float | None = None
         """What the metrics counted when last looked at, before the other callbacks had their turn; ``None``: not looked at."""
         self._watching = False
+        self._loss: tuple[Any, Any] = (None, None)
+        """The model that was asked last, and the metric of its loss: Keras goes through all layers to tell its metrics."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("on_"):
@@ -231,7 +233,7 @@ class ImpactCallback(Closing):
     def _begin(self, kind: str) -> None:
         if not self._early or kind not in self._running:  # else what is open was left behind by a call that raised
             self.start(kind)
-        self._early = False
+        self._early, self._loss = False, (None, None)  # it may have been compiled anew
         owner = owner_of(self)
         if owner is not None:
             self._owner = weakref.ref(owner)
@@ -283,10 +285,13 @@ class ImpactCallback(Closing):
         if not _of_keras(getattr(type(model), step, None)):
             return None
         getattr(model, "jax_state_sync", _nothing)()  # with jax they are elsewhere while it trains
-        for metric in getattr(model, "metrics", ()):
-            if getattr(metric, "name", None) == "loss" and getattr(metric, "count", None) is not None:
-                return float(metric.count)
-        return None
+        asked, loss = self._loss
+        if asked is not model or loss is None:
+            named = (metric for metric in getattr(model, "metrics", ()) if getattr(metric, "name", None) == "loss")
+            loss = next((metric for metric in named if getattr(metric, "count", None) is not None), None)
+            self._loss = (model, loss)
+        count = getattr(loss, "count", None)
+        return None if count is None else float(count)
 
 
 def _of_keras(function: object) -> bool:

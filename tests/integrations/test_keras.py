@@ -297,6 +297,31 @@ def test_a_count_that_somebody_resets_after_a_step_has_begun_is_unknown(model: A
         assert [each.units for each in measurements.named("keras.epoch")] == [None]
 
 
+def test_a_model_is_asked_for_its_metrics_once_and_not_at_each_step(model: Any) -> None:
+    class Deep(type(model)):  # type: ignore[misc]
+        asked = 0
+
+        @property
+        def metrics(self) -> Any:
+            Deep.asked += 1
+            return vars(self)["metrics"]
+
+        @metrics.setter
+        def metrics(self, metrics: Any) -> None:
+            vars(self)["metrics"] = metrics
+
+        def train_step(self, data: object) -> None:
+            vars(self)["metrics"][0].count += len(data)  # type: ignore[arg-type]
+
+    Deep.train_step.__module__ = "tf_keras"
+    with capture() as measurements:
+        others = Disturbs("on_train_batch_end", "nothing")
+        others.disturb = lambda *_: None  # type: ignore[method-assign]
+        Deep().fit(rows(100), batch_size=4, callbacks=[ImpactCallback(), others])
+        assert [each.units for each in measurements.named("keras.epoch")] == [100]
+    assert Deep.asked <= 3, "by fit itself twice"
+
+
 def test_keras_is_not_asked_to_wait_for_the_device_after_each_step() -> None:
     assert ImpactCallback().on_train_batch_end._is_default  # type: ignore[attr-defined]
 
