@@ -62,7 +62,7 @@ def check(settings: Settings) -> None:
                 _found(FACTORS_GROUP)[item].load()(settings).close()
             except ConfigurationError:
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise ConfigurationError(
                     f"factors: the provider {item!r} could not be loaded: {type(error).__name__}: {error}"
                 ) from error
@@ -124,7 +124,7 @@ def _made(point: EntryPoint, settings: Settings, complain: _Complain) -> Any:
         made = factory(settings)
     except SourceUnavailableError as error:
         complain(f"open:{point.name}", f"{point.name}: {error}")
-    except Exception as error:  # noqa: BLE001 - somebody else's plug-in must not stop the measuring
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's plug-in must not stop the measuring
         complain(f"open:{point.name}", f"{point.name} could not be loaded: {type(error).__name__}: {error}")
     else:
         return made
