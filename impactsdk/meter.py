@@ -173,11 +173,16 @@ class Meter(Sessions):
 
 def _turns(iterable: Iterable[T], spec: Spec) -> Iterator[T]:
     for item in iterable:
-        with block(spec) as region:
+        region = block(spec)
+        try:
+            region.__enter__()
             if spec.unit is not None:
                 region.add_units(1)
             yield item
-            if innermost.get() is not region:  # loops over two at once leave each turn of the first before one of the second
+        finally:
+            if innermost.get() is region:
+                region.__exit__(None, None, None)
+            else:  # loops over two at once leave each turn of the first before one of the second
                 region.leave_out_of_order()
 
 

@@ -325,7 +325,8 @@ class Region:
             region.note_error(error)
         recorder: Any = region.recorder
         recorder.append(region)
-        recorder.awaited = True
+        if region.spec.span:  # else it may be settled with others, later
+            recorder.awaited = True
 
     def _out_of_place(self) -> None:
         """Still open, but out of the context: when it is left it must not bring back what is around it."""

@@ -17,6 +17,7 @@ from opentelemetry.trace import get_current_span
 
 import impactsdk
 from impactsdk import ConfigurationError, DegradedWarning, Meter, RegionError, Settings, SettleTimeoutError
+from impactsdk.region import Region, innermost
 from impactsdk.testing import FakeClock, SimulatedSource, wait_until
 from tests.kit import attributes, bench, conserved
 
@@ -291,6 +292,29 @@ def test_of_two_tracks_that_are_zipped_the_inner_one_has_every_turn() -> None:
         totals = here.totals()
         assert totals.operations["b"].energy_j == pytest.approx(500.0)
         assert totals.operations["a"].energy_j == pytest.approx(0.0)
+        conserved(totals)
+
+
+def test_each_turn_of_tracks_that_are_zipped_is_left_once_and_nobody_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[tuple[str, bool]] = []
+    leave = Region._leave_oddly
+
+    def noted(region: Any, at_ns: int, error: BaseException | None) -> None:
+        leave(region, at_ns, error)
+        left.append((region.name, region.recorder.awaited))
+
+    monkeypatch.setattr(Region, "_leave_oddly", noted)
+    clock = FakeClock()
+    with bench(clock=clock) as here:
+        track: Callable[..., Any] = here.meter.track
+        for turn, _ in zip(track(range(9), name="a"), track(range(9), name="b"), strict=True):
+            clock.advance(1.0)
+            if turn == 2:
+                break
+        assert sorted(left) == [("a", False)] * 2 + [("b", False)] * 2, "the last turn as any other"
+        assert innermost.get() is None
+        totals = here.totals()
+        assert (totals.operations["a"].count, totals.operations["b"].count) == (3, 3)
         conserved(totals)
 
 
