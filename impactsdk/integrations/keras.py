@@ -36,8 +36,9 @@ class ImpactCallback(Closing):
 
     The samples of an epoch are read from the mean of the loss, which counts them; where a model has a ``train_step`` of its
     own they are known only with ``batch_size``. The callback is called before the others, so that what those evaluate, reset
-    or train in between is not taken for samples of the epoch. A step lasts from its begin to the next one's: a hook at its end
-    would make Keras 3 wait for the device after each step.
+    or train in between is not taken for samples of the epoch; what they do in ``on_train_batch_begin`` is not seen, though, and
+    the samples are then wrong. A step lasts from its begin to the next one's: a hook at its end would make Keras 3 wait for the
+    device after each step.
 
     Another callback may hand the same object to ``evaluate`` or ``predict`` while ``fit`` runs with it: their spans are then
     inside that of ``fit``.
