@@ -15,7 +15,7 @@ from impactsdk.export.spans import attributes_of, fitting
 from impactsdk.lifecycle import waited_for
 from impactsdk.model import Measurement
 from impactsdk.recorder import Host, Spec
-from impactsdk.region import LONGEST_NAME, Region, current_region, deeper, new_region
+from impactsdk.region import LONGEST_NAME, Region, deeper, innermost, new_region, open_ancestor
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -186,7 +186,7 @@ class HoldingProcessor(_Base):
         region = new_region(_Foreign, self._spec(span.name, None))
         region.recorder, region.holders, region.exit_ns = session, [self], None
         above = session.spans.get(span.parent.span_id) if span.parent is not None else None
-        region.parent = deeper(_of(current_region(), session), _of(above, session))
+        region.parent = deeper(open_ancestor(innermost.get(), session), _of(above, session))
         session.spans[context.span_id] = self._open[context.span_id] = region
         late_ns = 0 if span.start_time is None or begins else session.unix_ns() - span.start_time
         region.enter_ns = session.now_ns() - (late_ns if late_ns > _LATE_NS else 0)

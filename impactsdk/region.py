@@ -339,8 +339,9 @@ class Region:
         self.entry.parent = self.entry.owner = None
         if self.parent is not None:
             self.parent = open_ancestor(self.parent, self.recorder)  # type: ignore[arg-type]
-        if getattr(self, "around", None) is not None:
-            self.around = None
+        around = getattr(self, "around", None)
+        if around is not None:  # for what begins inside it after it: as its parent
+            self.around = open_ancestor(around, around.recorder)
 
     @property
     def _own_token(self) -> Token[Region | None] | None:

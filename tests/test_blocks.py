@@ -130,6 +130,30 @@ def test_a_region_inside_another_meters_region_is_part_of_its_own_meters(span: b
         assert inner.result().energy_j == pytest.approx(100.0)
 
 
+@pytest.mark.parametrize("closed", [True, False])
+def test_what_begins_inside_another_meters_block_is_part_of_what_is_around_it(closed: bool) -> None:
+    clock = FakeClock()
+    provider = TracerProvider(shutdown_on_exit=False)
+    settings = Settings.load({}, export="none")
+    enriching = Settings.load({}, export="none", enrich=True)
+    with (
+        Meter(enriching, sources=[SimulatedSource(100.0, id="a")], clock=clock, tracer_provider=provider) as one,
+        Meter(settings, sources=[SimulatedSource(100.0, id="b")], clock=clock) as two,
+    ):
+        with one.measured("outer", span=False) as outer:
+            clock.advance(1.0)
+            with two.measured("library", span=False):
+                if closed:
+                    two.close()
+                with one.measured("inner", span=False):
+                    clock.advance(1.0)
+                with provider.get_tracer("of the application").start_as_current_span("request"):
+                    clock.advance(1.0)
+        clock.advance(2.0)
+        assert outer.result().energy_j == pytest.approx(300.0)
+        assert outer.result().self_energy_j == pytest.approx(100.0)
+
+
 @pytest.mark.parametrize("span", [True, False])
 def test_a_generator_that_outlives_its_meter_is_not_kept_track_of(span: bool) -> None:
     meter = Meter(Settings.load({}, export="none"), sources=[SimulatedSource(100.0)])
