@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Endings", "warn"]
 
+_HURRY_S = 0.05
+"""How long to wait for the account of one that hangs: what is left of the time is for the others."""
+
 
 class Endings:
     """What is still to be waited for and told: a fork, an exit and who closes again after an interrupt find it here."""
@@ -49,16 +52,23 @@ class Endings:
         self._told = {}
         self.forget()
 
-    def close(self, deadline: float) -> bool:
-        """Close them all by this instant of the monotonic clock; say whether that was done."""
+    def close(self, deadline: float, most_s: float) -> bool:
+        """Close them all by this instant of the monotonic clock; say whether that was done.
+
+        None is waited for longer than ``most_s`` in all, what others have waited for it before included.
+        """
         closed = True
         for session in reversed(tuple(self._told)):  # the latest first: one that was not closed in time may hang
-            closed = self._end(session, deadline) and closed
+            left_s = most_s - session.waited_s
+            if session.over or left_s > 0 or not self._told.get(session, True):
+                closed = self._end(session, min(deadline, time.monotonic() + left_s)) and closed
+            else:
+                closed = False
         return closed
 
     def _end(self, session: Session, deadline: float) -> bool:
         closed = session.close(max(0.0, deadline - time.monotonic()))
-        account = session.snapshot()
+        account = session.snapshot() if closed else session.snapshot(_HURRY_S)
         if session is self._last:
             self.totals = account.totals
         # Closed by a listener, or by the handler of a signal, it may have more to tell once that has returned.

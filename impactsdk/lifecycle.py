@@ -68,21 +68,21 @@ def at_exit() -> None:
 def _close_all() -> None:
     """Each may take its part of what is left of the time that exit may take; what one leaves over is for the others."""
     global _leaving_since
-    if _leaving_since is None:  # multiprocessing has this done first, and atexit once more
-        _leaving_since = time.monotonic()
+    since = time.monotonic() if _leaving_since is None else _leaving_since
+    _leaving_since = since  # multiprocessing has this done first, and atexit once more; who begins meanwhile sets it back
     busy = [meter for meter in _all if meter in _kept]
     idle = _all.difference(busy)
     while busy:
         meter = busy.pop()
-        meter.leave(time.monotonic() - _leaving_since, len(busy))
+        meter.leave(time.monotonic() - since, len(busy))
     for meter in list(idle):  # these measure nothing from now on, either
-        meter.leave(time.monotonic() - _leaving_since, 0)
+        meter.leave(time.monotonic() - since, 0)
 
 
 def waited_for() -> bool:
     """Whether others may be waiting for the caller's thread: a sampler's, or one that was started by what is asked."""
-    thread = threading.current_thread()
-    return thread.name == SAMPLER or (_known is not None and thread not in _known)
+    thread, known = threading.current_thread(), _known  # another thread may set it back at any moment
+    return thread.name == SAMPLER or (known is not None and thread not in known)
 
 
 @contextmanager

@@ -88,6 +88,7 @@ class Session(Recorder):
             self.complain(f"variable:{name}", f"{name} is no variable of impactsdk and changes nothing; is {nearest} meant?")
         self._books = Books(self.events, self.accounts, self.complain)
         self._closing = False
+        self.waited_s = 0.0  # for its end, by all who have closed it
         self._crowded = False
         self._tick_ns = 0
         self._anchor_ns = clock.unix_ns() - clock.now_ns()
@@ -214,9 +215,9 @@ class Session(Recorder):
 
     # --- what the meter asks for --------------------------------------------------------------------------------------
 
-    def snapshot(self) -> Snapshot:
+    def snapshot(self, wait_s: float = _LOCK_S) -> Snapshot:
         """All totals at the last settled instant; as they last were, if an exporter holds up the sampler's thread."""
-        if not self._lock.acquire(timeout=_LOCK_S) and self._snapshot is not None:
+        if not self._lock.acquire(timeout=wait_s) and self._snapshot is not None:
             return self._snapshot
         try:
             ledger = self._books.ledger
@@ -289,7 +290,8 @@ class Session(Recorder):
         if self.dead:
             return True
         timeout_s = min(timeout_s, _LONGEST_S)
-        deadline = self._outputs.deadline = time.monotonic() + timeout_s
+        begun_s = time.monotonic()
+        deadline = self._outputs.deadline = begun_s + timeout_s
         if not self._closing:
             self._closing = True
             self._mind_late_provider()
@@ -297,17 +299,20 @@ class Session(Recorder):
         if self.within:
             return False  # the thread ends once whoever closes has returned
         begun_ns = self.now_ns()
-        while not self._sampler.ended.wait(0.05):
-            self._look_after()
-            if self.now_ns() == begun_ns:  # a fake clock stands still: no later reading will come
-                self._sampler.stop(0.0)
-            if time.monotonic() >= deadline:
-                self.complain(
-                    "close",
-                    f"results could not all be written within {timeout_s} s and are left behind; "
-                    "IMPACTSDK_SHUTDOWN_TIMEOUT_S allows more time",
-                )
-                return False
+        try:
+            while not self._sampler.ended.wait(0.05):
+                self._look_after()
+                if self.now_ns() == begun_ns:  # a fake clock stands still: no later reading will come
+                    self._sampler.stop(0.0)
+                if time.monotonic() >= deadline:
+                    self.complain(
+                        "close",
+                        f"results could not all be written within {round(timeout_s, 2):g} s and are left behind; "
+                        "IMPACTSDK_SHUTDOWN_TIMEOUT_S allows more time",
+                    )
+                    return False
+        finally:
+            self.waited_s += time.monotonic() - begun_s
         ended = self._sampler.join(max(0.0, deadline - time.monotonic()))
         journal = self._outputs.journal
         return ended and (journal is None or journal.kept())

@@ -6,6 +6,7 @@ The only place where the parts are joined.
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 import time
 import weakref
@@ -117,12 +118,19 @@ class Sessions:
     def begin(self) -> Session | OffSession:
         """The session, started if need be. Regions call it; nobody else has to."""
         beginning = lifecycle.beginning  # in the child of a fork it is another one
-        if not beginning.acquire(blocking=not lifecycle.waited_for()):
+        if not beginning.acquire(blocking=not self._waited_for()):
             return OFF  # a source measures while it is opened: whoever begins waits for it
         try:
             return self._begin()
         finally:
             beginning.release()
+
+    def _waited_for(self) -> bool:
+        """Whether others may wait for this very thread.
+
+        It is a sampler's, say; or a signal's handler runs in it while it begins, which whoever closes or sets up waits for.
+        """
+        return lifecycle.waited_for() or self._lock._is_owned()  # type: ignore[attr-defined]
 
     def _begin(self) -> Session | OffSession:
         with self._lock:
@@ -197,26 +205,28 @@ class Sessions:
         Raises:
             ConfigurationError: ``timeout_s`` is no number.
         """
-        wait_s = self._limit_s if timeout_s is None else checked_timeout_s(timeout_s)
-        # In a sampler's thread whoever closes may be waiting for us.
-        if not self._turning.acquire(timeout=0.0 if lifecycle.waited_for() else min(wait_s, threading.TIMEOUT_MAX)):
-            return False
-        try:
-            return self._close(wait_s)
-        finally:
-            self._turning.release()
+        return self._end(self._limit_s if timeout_s is None else checked_timeout_s(timeout_s), math.inf)
 
     def leave(self, waited_s: float, others: int) -> None:
         """Close, as the process ends: it has waited so long already, and must do so for that many others."""
-        self.close(max(0.0, self._limit_s - waited_s) / (1 + others))
+        self._end(max(0.0, self._limit_s - waited_s) / (1 + others), self._limit_s)
 
     @property
     def _limit_s(self) -> float:
         return 5.0 if self._settings is None else self._settings.shutdown_timeout_s
 
-    def _close(self, wait_s: float) -> bool:
-        deadline = time.monotonic() + wait_s
-        if not self._lock.acquire(timeout=min(wait_s, threading.TIMEOUT_MAX)):
+    def _end(self, wait_s: float, most_s: float) -> bool:
+        """Close, and wait so long; for no session longer than ``most_s`` in all, as one that hangs would be each time."""
+        deadline, turning = time.monotonic() + wait_s, self._turning
+        if not turning.acquire(timeout=0.0 if self._waited_for() else min(wait_s, threading.TIMEOUT_MAX)):
+            return False
+        try:
+            return self._close(deadline, most_s)
+        finally:
+            turning.release()
+
+    def _close(self, deadline: float, most_s: float) -> bool:
+        if not self._lock.acquire(timeout=min(max(0.0, deadline - time.monotonic()), threading.TIMEOUT_MAX)):
             return False  # another thread begins, and something hangs there
         try:
             if runs(self.session):
@@ -225,7 +235,7 @@ class Sessions:
         finally:
             self._lock.release()
         try:
-            return self.endings.close(deadline)
+            return self.endings.close(deadline, most_s)
         finally:
             if self._detach is not None:
                 self._detach()
@@ -246,15 +256,16 @@ class Sessions:
     def configure(self, names: Mapping[str, Any]) -> None:
         """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
         session = self.session
-        if not names and (not session.late if runs(session) else self._given is not None and not self._names):
+        as_it_is = self._given is not None and not self._names
+        if not names and (not session.late if runs(session) else as_it_is):
             return  # whatever the environment says by now: frameworks and launchers change it
         settings = _loaded(names) if names else None  # first: what cannot be used changes nothing
-        waited_for = lifecycle.waited_for()
-        if (waited_for and self._beginning) or not self._turning.acquire(timeout=0.0 if waited_for else -1):
+        turning = self._turning
+        if (lifecycle.waited_for() and self._beginning) or not turning.acquire(timeout=0.0 if self._waited_for() else -1):
             if names:
                 warn(
                     "configure() has changed nothing: it was called by what the meter waits for, such as a listener, an "
-                    "exporter or a source, while it began or was closed"
+                    "exporter, a source or the handler of a signal, while it began or was closed"
                 )
             return
         try:
@@ -265,7 +276,7 @@ class Sessions:
                 self._renew(settings, lambda: self._stands() and settings.same_as(self.settings))
             self.enrich()
         finally:
-            self._turning.release()
+            turning.release()
 
     def _stands(self) -> bool:
         """Whether one measures, or begins to in this very thread, and knows the application's providers."""
@@ -282,7 +293,7 @@ class Sessions:
                     if not runs(self.session) and self._detach is None:
                         self._turn(settings)
                         return
-                self.close()
+                self._end(self._limit_s, self._limit_s)
         except BaseException:  # an interrupt: what was being closed ends by itself, and the next region begins anew
             if not runs(self.session):
                 self._turn(settings)

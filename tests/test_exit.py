@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 import time
 import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from impactsdk import Meter, Settings, lifecycle
+from impactsdk import DegradedWarning, Meter, Settings, lifecycle
+from impactsdk.testing import SimulatedSource
 from tests.kit import journals, plain, script, spans_in
 
 SOURCE = """
@@ -322,11 +326,10 @@ def test_all_meters_together_may_take_as_long_as_one(monkeypatch: pytest.MonkeyP
     class Hanging:
         def __init__(self) -> None:
             self.meter = Meter(Settings.load({}, shutdown_timeout_s=3.0))
-            self.meter.close = self.close  # type: ignore[method-assign]
+            self.meter._end = self.end  # type: ignore[method-assign]
 
-        def close(self, timeout_s: float | None = None) -> bool:
+        def end(self, timeout_s: float, most_s: float) -> bool:
             nonlocal now_s
-            assert timeout_s is not None
             waits_s.append(timeout_s)
             now_s += timeout_s
             return False
@@ -341,6 +344,46 @@ def test_all_meters_together_may_take_as_long_as_one(monkeypatch: pytest.MonkeyP
     assert waits_s == pytest.approx([1.0, 1.0, 1.0])
     lifecycle._close_all()
     assert waits_s[3:] == pytest.approx([0.0, 0.0, 0.0]), "multiprocessing asks, and atexit once more"
+
+
+def test_what_begins_while_all_is_closed_keeps_nobody_from_being_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Striking:
+        def leave(self, waited_s: float, others: int) -> None:
+            left.append(self)
+            lifecycle.at_exit()  # as a daemon thread's first region has it done
+
+        def forked(self) -> None: ...
+
+    left: list[Striking] = []
+    meters = {Striking(), Striking()}
+    idle = Striking()
+    monkeypatch.setattr(lifecycle, "_all", {*meters, idle})
+    monkeypatch.setattr(lifecycle, "_kept", set(meters))
+    monkeypatch.setattr(lifecycle, "_leaving_since", None)
+    monkeypatch.setattr(lifecycle, "_exit_pid", os.getpid())
+    lifecycle._close_all()
+    assert set(left) == {*meters, idle}
+
+
+def test_what_hangs_is_waited_for_as_long_as_is_allowed_and_not_once_more() -> None:
+    meter = Meter(Settings.load({}, export="none", shutdown_timeout_s=0.2), sources=[SimulatedSource(100.0)])
+    goes_on = threading.Event()
+    meter.listeners.append(lambda _: goes_on.wait(60.0) and None)
+    with meter.measured("x"):
+        pass
+    session: Any = meter.session
+    with pytest.warns(DegradedWarning, match=r"within 0\.2 s"):
+        assert not meter.close()
+    waits_s: list[float] = []
+    session.close = lambda timeout_s: waits_s.append(timeout_s)
+    meter.leave(0.0, 0)
+    meter.reset()
+    assert not waits_s, "neither at exit nor for other settings"
+    assert not meter.close(9.0)
+    assert waits_s == [pytest.approx(9.0, abs=1.0)], "whoever asks for it waits"
+    del session.close
+    goes_on.set()
+    assert meter.close()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such limits")

@@ -9,6 +9,7 @@ import time
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 import impactsdk
 from impactsdk import Meter, Settings
 from impactsdk.testing import FakeClock, SimulatedSource
-from tests.kit import Bench, bench, conserved
+from tests.kit import Bench, bench, conserved, script
 
 posix = pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="there are no such signals here")
 
@@ -242,3 +243,38 @@ def test_what_a_handler_asks_for_while_the_first_region_begins_is_done(what: str
         if what == "configure":
             assert session.settings.service_name == "new"
     assert impactsdk.shutdown()
+
+
+@posix
+@pytest.mark.parametrize("what", ["configure(service_name='handler')", "shutdown()"])
+def test_a_handler_waits_for_no_thread_that_waits_for_what_it_has_interrupted(tmp_path: Path, what: str) -> None:
+    output, _ = script(
+        f"""
+import faulthandler, signal, threading, time, warnings
+import impactsdk
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+
+faulthandler.dump_traceback_later(30, exit=True)
+warnings.simplefilter("ignore")
+other = threading.Thread(target=impactsdk.configure, kwargs={{"service_name": "other"}})
+
+class Striking(TracerProvider):
+    def get_tracer(self, *arguments, **options):
+        if other.ident is None:
+            other.start()
+            while impactsdk.meter.default_meter()._turning_to is None:
+                time.sleep(0.01)
+            signal.raise_signal(signal.SIGALRM)
+        return super().get_tracer(*arguments, **options)
+
+signal.signal(signal.SIGALRM, lambda *_: impactsdk.{what})
+trace.set_tracer_provider(Striking(shutdown_on_exit=False))
+with impactsdk.measured("x"):
+    pass
+other.join()
+print(impactsdk.configure().settings.service_name)
+""",
+        tmp_path,
+    )
+    assert output == "other\n"
