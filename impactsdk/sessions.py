@@ -256,7 +256,7 @@ class Sessions:
     def configure(self, names: Mapping[str, Any]) -> None:
         """Measure with these settings from the next region on, and close what runs with others; for :func:`configure`."""
         session = self.session
-        as_it_is = self._given is not None and not self._names
+        as_it_is = not self._closed and self._given is not None and not self._names
         if not names and (not session.late if runs(session) else as_it_is):
             return  # whatever the environment says by now: frameworks and launchers change it
         settings = _loaded(names) if names else None  # first: what cannot be used changes nothing
@@ -270,7 +270,8 @@ class Sessions:
             return
         try:
             if settings is None:
-                self._renew(_loaded(self._names), self._stands)
+                captured = self._outside and not self._names  # then the settings are none of the environment's
+                self._renew(self._given if captured else _loaded(self._names), self._stands)
             else:
                 self._names = names
                 self._renew(settings, lambda: self._stands() and settings.same_as(self.settings))

@@ -309,3 +309,16 @@ def test_a_listener_that_closes_inside_a_capture_leaves_the_totals_outside_it_al
     for _ in range(2):
         assert impactsdk.shutdown()
         assert list(meter.totals().operations) == ["own"]
+
+
+def test_a_meter_that_was_shut_down_inside_measures_again_with_the_same_device() -> None:
+    with capture() as measurements:
+        for _ in range(2):
+            with measured("x"):
+                pass
+            assert impactsdk.shutdown()
+            assert impactsdk.configure() is measurements.meter
+        with measured("x") as region:
+            pass
+        assert region.result().method == "simulated"
+    assert len(measurements.all) == 3

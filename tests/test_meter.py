@@ -537,3 +537,13 @@ def test_a_block_that_fails_after_its_meter_was_closed_is_left_without_a_word(
         assert not get_current_span().get_span_context().is_valid, "its span has left the context"
         (found,) = here.all_spans
         assert attributes(found)["impact.interrupted"] is True
+
+
+def test_configure_without_names_ends_each_shutdown(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setenv("IMPACTSDK_EXPORT", "none")
+        for name in ("first", "second", "third"):
+            patched.setenv("IMPACTSDK_SERVICE_NAME", name)
+            impactsdk.shutdown()
+            assert not impactsdk.configure().begin().off
+            assert impactsdk.configure().settings.service_name == name
