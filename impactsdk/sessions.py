@@ -130,7 +130,8 @@ class Sessions:
 
         It is a sampler's, say; or a signal's handler runs in it while it begins, which whoever closes or sets up waits for.
         """
-        return lifecycle.waited_for() or self._lock._is_owned()  # type: ignore[attr-defined]
+        locks: tuple[Any, ...] = (lifecycle.beginning, self._lock)
+        return lifecycle.waited_for() or any(lock._is_owned() for lock in locks)
 
     def _begin(self) -> Session | OffSession:
         with self._lock:
