@@ -89,6 +89,8 @@ class Accounts:
         if units is not None:
             tally.units = (tally.units or 0.0) + units
             tally.counted += 1
+            if entry.contains:
+                tally.inside_j += math.fsum(entry.inclusive_j()[:-EXTRAS]) - math.fsum(entry.self_j()[:-EXTRAS])
             if _counted_around(region):
                 tally.inner_units += units
         assert region.exit_ns is not None
@@ -294,6 +296,7 @@ class Accounts:
             impact=within(self.pricing.account(tally.name).impact(self._use_of(tally), self.pricing.rates), whole),
             self_duration_s=0.0 if tally.credits is None else tally.credits[SECONDS],
             counted=tally.counted,
+            inside_j=tally.inside_j,
         )
 
     def snapshot(self, ledger: Ledger | None, probes: Sequence[Probe], cpu_s: float, dropped: int, unix_ns: int) -> Snapshot:

@@ -255,6 +255,8 @@ class Operation:
         impact: What these joules and the regions' own time cost; per functional unit only where every call reported its units.
         self_duration_s: Their own parts of the time, added.
         counted: How many of the calls reported their units.
+        inside_j: Joules of the regions that had finished inside of those: other operations' own, never to be added up. ``None``
+            where that is not known, as of a journal.
     """
 
     count: int
@@ -266,11 +268,17 @@ class Operation:
     impact: Impact = field(default_factory=Impact)
     self_duration_s: float = 0.0
     counted: int = 0
+    inside_j: float | None = None
 
     @property
     def energy_per_unit_j(self) -> float | None:
-        """Own joules per functional unit; ``None`` where a call has not reported its units: its joules have done some, too."""
-        return None if self.energy_j is None or not self.units or self.counted < self.count else self.energy_j / self.units
+        """Inclusive joules per functional unit, those of an epoch's steps too.
+
+        ``None`` where a call has not reported its units: its joules have done some, too.
+        """
+        if self.energy_j is None or self.inside_j is None or not self.units or self.counted < self.count:
+            return None
+        return (self.energy_j + self.inside_j) / self.units
 
 
 @dataclass(frozen=True, slots=True)

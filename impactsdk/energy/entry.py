@@ -27,6 +27,7 @@ class Tally:
         "end_segment",
         "error_j",
         "inner_units",
+        "inside_j",
         "lost_j",
         "name",
         "tau",
@@ -41,6 +42,7 @@ class Tally:
         self.answered = 0  # a bit for each channel that has answered in one of them
         self.units: float | None = None
         self.counted = 0  # of how many of them the units are known
+        self.inside_j = 0.0  # what was measured inside of those whose units are known
         self.inner_units = 0.0  # those that a region around it counts again, in the same unit
         self.error_j = 0.0  # how far the truth may lie from what they are credited with, at the most
         self.lost_j = self.early_j = 0.0  # what they may have used unseen, and are credited with though it was used before
@@ -157,6 +159,11 @@ class Entry:
         tau = self.tau
         rated = [rate * tau for rate in self.end_segment.rates]
         return rated if self.credits is None else [a + b for a, b in zip(self.credits, rated, strict=True)]
+
+    @property
+    def contains(self) -> bool:
+        """Whether regions have finished inside of it."""
+        return self.inclusive is not None or self.child_tau != 0
 
     def inclusive_j(self) -> list[float]:
         """The same with the finished descendants."""

@@ -92,15 +92,15 @@ def _between(impact: Impact, name: str, shown: Callable[[float | None], str]) ->
 
 
 def _operation(operation: Operation) -> str:
-    """Its own energy and time, without what is measured inside of it, as the rest of its row."""
+    """Its own energy and time, without what is measured inside of it; per unit of what it does, with that."""
     text = f"{energy(operation.energy_j):>12}  {operation.self_duration_s:>9.2f} s  {operation.count:>6} x"
     unit = operation.unit or "unit"
     if (per_unit_j := operation.energy_per_unit_j) is not None:
-        text += f"  {energy(per_unit_j)}/{unit}"
+        text += f"  {energy(per_unit_j)}/{unit}{' inclusive' if operation.inside_j else ''}"
     elif operation.counted < operation.count and operation.units:
         text += f"  {unit}s of {operation.counted} of {operation.count} calls known"
     impact = operation.impact
-    if impact.carbon_g is not None and per_unit_j is not None and operation.units:
+    if impact.carbon_g is not None and per_unit_j is not None and operation.units and not operation.inside_j:
         text += f"  {carbon(impact.carbon_g / operation.units)}/{unit}"
     elif impact.carbon_g is not None:
         text += f"  {carbon(impact.carbon_g)}"

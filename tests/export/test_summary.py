@@ -64,6 +64,31 @@ def test_it_says_what_was_used_by_what_and_how_that_is_known(capsys: pytest.Capt
     assert "details" not in text
 
 
+def test_joules_per_unit_of_an_epoch_are_those_of_its_steps_too(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(meter: Meter, clock: FakeClock) -> None:
+        for _ in range(2):
+            with meter.measured("epoch", unit="sentence") as epoch:
+                for _ in range(4):
+                    with meter.measured("step", span=False, unit="sentence") as step:
+                        clock.advance(1.0)
+                        step.add_units(5)
+                clock.advance(1.0)
+                epoch.add_units(20)
+        clock.advance(1.0)
+        meter.flush()
+        epochs, steps = (meter.totals().operations[name] for name in ("epoch", "step"))
+        assert epochs.energy_j == pytest.approx(200.0)
+        assert epochs.inside_j == pytest.approx(800.0)
+        assert epochs.energy_per_unit_j == pytest.approx(25.0)
+        assert (steps.inside_j, steps.energy_per_unit_j) == (0.0, pytest.approx(20.0))
+
+    text = _summary(capsys, work, carbon_intensity_g_per_kwh=400)
+    (epoch,) = [line for line in text.splitlines() if line.strip().startswith("epoch")]
+    assert "25.0 J/sentence inclusive  22.2 mgCO2e" in epoch
+    (step,) = [line for line in text.splitlines() if line.strip().startswith("step")]
+    assert "20.0 J/sentence  2.22 mgCO2e/sentence" in step
+
+
 def test_joules_per_unit_are_not_told_where_the_units_of_a_call_are_unknown(capsys: pytest.CaptureFixture[str]) -> None:
     def work(meter: Meter, clock: FakeClock) -> None:
         for number in range(2):
