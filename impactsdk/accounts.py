@@ -89,18 +89,16 @@ class Accounts:
         if units is not None:
             tally.units = (tally.units or 0.0) + units
             tally.counted += 1
-            if entry.contains:
-                tally.inside_j += math.fsum(entry.inclusive_j()[:-EXTRAS]) - math.fsum(entry.self_j()[:-EXTRAS])
+            tally.inside_j += entry.inside_j()
             if _counted_around(region):
                 tally.inner_units += units
         assert region.exit_ns is not None
         rates = self.pricing.rates_between(region.enter_ns, region.exit_ns)
         if rates is not self.pricing.rates:
-            error_j = entry.error_j
-            own = self._use(entry.self_j(), units, known=known, less_j=error_j + early_j, more_j=error_j + lost_j)
+            vector, less_j, more_j = entry.self_j(), entry.error_j + early_j, entry.error_j + lost_j
+            own = self._use(vector, units, known=known, less_j=less_j, more_j=more_j)
             self.pricing.account(tally.name).put_apart(own, rates)
-            part = self._use(entry.self_j(), units, known=known)
-            self.pricing.account(_EVERYONE).put_apart(part, rates, blur=(error_j + early_j, error_j + lost_j))
+            self.pricing.account(_EVERYONE).put_apart(self._use(vector, units, known=known), rates, blur=(less_j, more_j))
 
     def turn(self, at_ns: int, rates: Rates, ledger: Ledger | None) -> None:
         """Other factors hold from ``at_ns`` on: what was used until then is priced with those that held."""

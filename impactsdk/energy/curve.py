@@ -49,7 +49,8 @@ class Curve:
         self._raw_high_j: float | None = None
         self._seen_ns = NEVER_NS  # just before the last reading that showed the accepted value
         self._read_ns = NEVER_NS  # just before the last reading that was accepted
-        self._answered_ns = NEVER_NS  # just after it
+        self.answered_ns = NEVER_NS
+        """Just after the last reading that was accepted."""
         self.at_once = False
         """Whether somebody asked for the readings that come: what they show is then settled without waiting for more."""
         self.patient = True
@@ -60,11 +61,6 @@ class Curve:
         self._bent_before: Knot | None = None
         self._failing = False
         self._doubt = Doubt(channel)
-
-    @property
-    def answered_ns(self) -> int:
-        """Just after the last reading that was accepted."""
-        return self._answered_ns
 
     # --- what comes in --------------------------------------------------------------------------------------------
 
@@ -101,7 +97,7 @@ class Curve:
             self.lost_readings += 1
             self._failing = True
             return self._restart(energy_j, before_ns, after_ns, low_j, high_j) if verdict == "anew" else None
-        self._read_ns, self._answered_ns = before_ns, after_ns
+        self._read_ns, self.answered_ns = before_ns, after_ns
         if step_j == 0 and self._tick.declared_ns is None:
             self._seen_ns = before_ns
             self._tick.still()
@@ -204,7 +200,7 @@ class Curve:
         self.divide(1.0)
         self._raw_j, self._raw_low_j, self._raw_high_j = energy_j, low_j, high_j
         self._seen_ns = self._read_ns = before_ns
-        self._answered_ns = max(self._answered_ns, knot.hi_ns)
+        self.answered_ns = max(self.answered_ns, knot.hi_ns)
         self._failing = False
 
     def window_ns(self) -> tuple[int, int]:
@@ -315,7 +311,7 @@ class Curve:
             patience_ns = max(150_000_000, round(2.5 * self.tick_ns))
         if self._tick.observed:
             patience_ns = min(patience_ns, _PATIENCE_NS)
-        if now_ns - self._answered_ns > self.silence_ns or (final and self._failing):
+        if now_ns - self.answered_ns > self.silence_ns or (final and self._failing):
             return self._agree(now_ns, failed=True)
         if self._read_ns - last.hi_ns > patience_ns or (final and self._read_ns > settled_ns):
             self.patient = False

@@ -160,10 +160,10 @@ class Entry:
         rated = [rate * tau for rate in self.end_segment.rates]
         return rated if self.credits is None else [a + b for a, b in zip(self.credits, rated, strict=True)]
 
-    @property
-    def contains(self) -> bool:
-        """Whether regions have finished inside of it."""
-        return self.inclusive is not None or self.child_tau != 0
+    def inside_j(self) -> float:
+        """Joules of the regions that have finished inside of it."""
+        rated_j = self.child_tau * math.fsum(self.end_segment.rates[:-EXTRAS]) if self.child_tau else 0.0
+        return rated_j if self.inclusive is None else rated_j + math.fsum(self.inclusive[:-EXTRAS])
 
     def inclusive_j(self) -> list[float]:
         """The same with the finished descendants."""

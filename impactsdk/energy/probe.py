@@ -103,13 +103,13 @@ class Probe:
         """Read all channels once into their curves; a failure is a gap. Stops quietly once it is ``unwanted``.
 
         ``asked``: somebody waits for what this reading can settle. ``quiet``: nothing begins or ends at present, and the next
-        reading may be later if nothing is lost by that. ``look``: nobody waits; the reading may be kept until :meth:`catch_up`,
-        beside what ``look`` says of the clocks, unless it says nothing.
+        reading may be later if nothing is lost by that. ``look``: nobody waits; what settles at once may be kept until
+        :meth:`catch_up`, beside what ``look`` says of the clocks, unless it says nothing.
         """
         now_ns = self.clock.now_ns
         silent = self.curves.copy()
         shown: _Shown = []
-        problem, clear = "", True
+        problem = ""
         begun_ns = before_ns = now_ns()
         try:
             readings = self.source.read()
@@ -124,7 +124,6 @@ class Probe:
                     problem = problem or f"read() gave {reading!r}, which is no reading of one of its channels"
                     continue
                 shown.append((curve, reading, before_ns, after_ns))
-                clear = clear and reading.energy_j is not None
                 before_ns = after_ns if lazily else begun_ns
         except SourceFailedError as error:
             problem, self.dead = f"{_said(error)}; its energy is unknown from here on", True
@@ -134,7 +133,8 @@ class Probe:
             return
         done_ns = now_ns()
         # What settles at once when somebody asks for it need not be looked at sooner: several together take half the time.
-        clocks = look() if look is not None and self.immediate and clear and not problem and not silent else None
+        may_keep = look is not None and not problem and not silent and all(each.energy_j is not None for _, each, _, _ in shown)
+        clocks = look() if look is not None and may_keep else None
         if clocks is not None:
             self._kept.append((shown, clocks))
         else:

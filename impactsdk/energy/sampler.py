@@ -225,7 +225,7 @@ class Sampler:
                     continue
                 self.calling(probe)
                 self._sleeping(True)  # who opens a region meanwhile has a look whether the device hangs
-                look = None if asked or self._awaited() else self._look
+                look = self._look if probe.immediate and not asked and not self._awaited() else None
                 try:
                     probe.poll(self._note, self.superseded, quiet=self._quiet, asked=asked, look=look)
                 except BaseException as error:  # noqa: BLE001 - as in attempt(), which would cost a call

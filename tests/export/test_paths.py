@@ -178,12 +178,17 @@ def test_what_is_counted_by_the_interval_keeps_its_times(tmp_path: Path) -> None
     assert points[0].time_unix_nano == points[1].start_time_unix_nano
 
 
+def three_flushes(tmp_path: Path, endpoint: str, **variables: str) -> tuple[str, str]:
+    """Three regions, each handed on at once."""
+    code = START + "for _ in range(3):\n    with measured('x'): time.sleep(0.1)\n    impactsdk.flush()\n"
+    return script(code, tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, **variables)
+
+
 def test_an_interval_that_was_refused_is_told_and_the_totals_are_written(tmp_path: Path) -> None:
     with over_http(refused=(2,)) as received:
-        _, errors = script(
-            START + "for _ in range(3):\n    with measured('x'): time.sleep(0.1)\n    impactsdk.flush()\n",
+        _, errors = three_flushes(
             tmp_path,
-            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            received.endpoint,
             OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE="delta",
             OTEL_TRACES_EXPORTER="none",
         )
@@ -207,10 +212,9 @@ def test_a_flush_says_what_a_backend_has_refused_since_the_last_one(tmp_path: Pa
 
 def test_of_cumulative_metrics_only_the_last_must_arrive(tmp_path: Path) -> None:
     with over_http(refused=(2,)) as received:
-        _, errors = script(
-            START + "for _ in range(3):\n    with measured('x'): time.sleep(0.1)\n    impactsdk.flush()\n",
+        _, errors = three_flushes(
             tmp_path,
-            OTEL_EXPORTER_OTLP_ENDPOINT=received.endpoint,
+            received.endpoint,
             OTEL_TRACES_EXPORTER="none",
         )
     assert "impactsdk:" not in errors

@@ -184,20 +184,29 @@ def test_a_dead_training_is_closed_by_the_next(model: Any) -> None:
         assert kept.args
 
 
-class Evaluates:
-    """Somebody else's callback that evaluates with ours, after an epoch or in the middle of one."""
+class Theirs:
+    """Somebody else's callback, which does something at one hook."""
 
-    def __init__(self, shared: ImpactCallback, hook: str, samples: int = 40, model: Any = None) -> None:
-        self.shared, self.hook, self.samples, self.other = shared, hook, samples, model
-        self.model: Any = None
+    hook: str
+    model: Any = None
 
     def __getattr__(self, name: str) -> Any:
-        return self.evaluate if name == self.hook else lambda *_: None
+        return self.act if name == self.hook else lambda *_: None
 
     def set_model(self, model: Any) -> None:
         self.model = model
 
-    def evaluate(self, at: int, _: object) -> None:
+    def act(self, at: int, _: object) -> None:
+        raise NotImplementedError
+
+
+class Evaluates(Theirs):
+    """It evaluates with ours, after an epoch or in the middle of one."""
+
+    def __init__(self, shared: ImpactCallback, hook: str, samples: int = 40, model: Any = None) -> None:
+        self.shared, self.hook, self.samples, self.other = shared, hook, samples, model
+
+    def act(self, at: int, _: object) -> None:
         if self.hook == "on_epoch_end" or at == 3:
             (self.other or self.model).evaluate(rows(self.samples), callbacks=[self.shared])
             (self.other or self.model).predict(rows(3), callbacks=[self.shared])
@@ -227,7 +236,7 @@ def test_an_evaluation_with_the_same_callback_inside_of_fit_is_inside_its_span(
 
 def test_an_evaluation_that_raises_inside_of_fit_leaves_the_samples_unknown(model: Any) -> None:
     class Catches(Evaluates):
-        def evaluate(self, at: int, _: object) -> None:
+        def act(self, at: int, _: object) -> None:
             if at == 3:
                 with pytest.raises(TypeError):
                     self.model.evaluate(3, callbacks=[self.shared])
@@ -240,20 +249,13 @@ def test_an_evaluation_that_raises_inside_of_fit_leaves_the_samples_unknown(mode
         conserved(measurements.meter.totals())
 
 
-class Disturbs:
-    """Somebody else's callback that changes what the metrics count, and knows nothing of ours."""
+class Disturbs(Theirs):
+    """It changes what the metrics count, and knows nothing of ours."""
 
     def __init__(self, hook: str, how: str) -> None:
         self.hook, self.how = hook, how
-        self.model: Any = None
 
-    def __getattr__(self, name: str) -> Any:
-        return self.disturb if name == self.hook else lambda *_: None
-
-    def set_model(self, model: Any) -> None:
-        self.model = model
-
-    def disturb(self, at: int, _: object) -> None:
+    def act(self, at: int, _: object) -> None:
         if self.how == "evaluates":
             self.model.evaluate(rows(500 if at else 5))
         elif self.how == "resets":
