@@ -201,6 +201,7 @@ def test_an_interrupt_ends_with_the_table_of_what_has_run(command, environment, 
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell has its jobs ignore it
     )
     with process:
         assert process.stderr is not None
